@@ -1,0 +1,51 @@
+"""Sends a mix of good and bad requests to a running service, at a steady pace."""
+
+import argparse
+import random
+import threading
+import time
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+ORDER = b'{"customer": "c-%d", "amount": "%d.50", "currency": "EUR", "source": "web"}'
+MIX = [
+    ("GET", "/", None, 4),
+    ("GET", "/no-such-page", None, 1),
+    ("GET", "/api/v1/orders", None, 4),
+    ("POST", "/api/v1/orders", ORDER, 3),
+    ("POST", "/api/v1/orders", b'{"customer": "c-%d", "amount": "%d"}', 1),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--rate", type=float, default=20, help="requests a second")
+    options = parser.parse_args()
+    statuses: dict[str, int] = {}
+    until = time.monotonic() + options.seconds
+    while time.monotonic() < until:
+        threading.Thread(target=send, args=(options.url, statuses), daemon=True).start()
+        time.sleep(1 / options.rate)
+    print(", ".join(f"{count} x {status}" for status, count in sorted(statuses.items())))  # noqa: T201
+
+
+def send(url: str, statuses: dict[str, int]) -> None:
+    """One request of the mix."""
+    method, path, body, _ = random.choices(MIX, [weight for *_, weight in MIX])[0]  # noqa: S311
+    if body:
+        body %= (random.randrange(100), random.randrange(1, 200))  # noqa: S311
+    request = Request(url + path, body, {"Content-Type": "application/json"}, method=method)  # noqa: S310
+    try:
+        with urlopen(request, timeout=10) as answer:  # noqa: S310
+            status = str(answer.status)
+    except HTTPError as error:
+        status = str(error.code)
+    except URLError as error:
+        status = str(error.reason)
+    statuses[status] = statuses.get(status, 0) + 1
+
+
+if __name__ == "__main__":
+    main()

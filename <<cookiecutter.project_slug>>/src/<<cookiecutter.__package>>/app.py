@@ -1,0 +1,48 @@
+"""The service's table of contents."""
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+<% if cookiecutter.cache == 'redis' %>
+from .cache import init_cache
+<% endif %>
+<% if cookiecutter.database == 'postgresql' %>
+from .database import init_database
+<% endif %>
+from .home import init_home
+from .observability import Health, init_observability
+from .orders import init_orders
+from .problems import init_problems
+from .settings import Settings, load_settings
+
+LARGEST_BODY_BYTES = 1024 * 1024
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The service, ready to answer. Raises SettingsError where a variable cannot be used."""
+    settings = settings or load_settings()
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
+    init_observability(app, settings)
+    init_proxies(app, settings)
+    init_problems(app)
+<% if cookiecutter.database == 'postgresql' %>
+    init_database(app, settings)
+<% endif %>
+<% if cookiecutter.cache == 'redis' %>
+    init_cache(app, settings)
+<% endif %>
+    init_home(app, settings)
+    init_orders(app)
+    health: Health = app.extensions["health"]
+    health.startup_done()
+    return app
+
+
+def init_proxies(app: Flask, settings: Settings) -> None:
+    """Believe the forwarding headers of as many proxies as stand in front, and of no more."""
+    hops = settings.trusted_proxies
+    if hops:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=hops
+        )

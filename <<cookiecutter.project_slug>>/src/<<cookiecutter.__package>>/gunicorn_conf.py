@@ -1,0 +1,129 @@
+"""gunicorn: workers and ports, metrics told by the master, draining before it stops.
+
+SIGTERM drains, SIGHUP replaces the workers one set by another, SIGUSR2 is refused. What the
+master itself holds (settings, this file's imports) changes with a restart only.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+from shutil import rmtree
+from types import FrameType
+
+# prometheus_client chooses how it keeps values when it is imported, by this variable.
+_memory = "/dev/shm"  # noqa: S108 - a fresh directory is made in it
+_own_directory = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+if _own_directory:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(
+        prefix="metrics-", dir=_memory if os.access(_memory, os.W_OK) else None
+    )
+
+from gunicorn.arbiter import Arbiter  # noqa: E402
+from gunicorn.config import Config  # noqa: E402
+from gunicorn.glogging import Logger  # noqa: E402
+from gunicorn.workers.base import Worker  # noqa: E402
+from gunicorn.workers.gthread import ThreadWorker  # noqa: E402
+from prometheus_client import CollectorRegistry  # noqa: E402
+
+from <<cookiecutter.__package>>.observability import multiprocess  # noqa: E402
+from <<cookiecutter.__package>>.observability.logging import configure_logging  # noqa: E402
+from <<cookiecutter.__package>>.observability.shared import begin_drain  # noqa: E402
+from <<cookiecutter.__package>>.settings import SettingsError, load_settings  # noqa: E402
+
+try:
+    settings = load_settings()
+except SettingsError as error:
+    sys.exit(str(error))
+configure_logging(settings)
+
+
+class ServiceLogger(Logger):
+    """gunicorn's lines take the road of all others; its access log is the service's own line."""
+
+    def setup(self, cfg: Config) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+
+class PatientWorker(ThreadWorker):
+    """Answers also the connections that waited to be accepted when it was told to stop."""
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        if not enabled and not self.alive:
+            for listener in self.sockets:
+                before = -1
+                while before != self.nr_conns:
+                    before = self.nr_conns
+                    self.accept(listener)
+        super().set_accept_enabled(enabled)
+
+
+bind = f"0.0.0.0:{settings.port}"
+workers = settings.web_concurrency
+threads = settings.web_threads
+worker_class = PatientWorker
+worker_tmp_dir = _memory if os.access(_memory, os.W_OK) else None
+logger_class = ServiceLogger
+control_socket_disable = True
+graceful_timeout = 20
+timeout = 60
+# Longer than the 60 s of most load balancers, which else write to a connection just closed.
+keepalive = 75
+
+
+def on_starting(server: Arbiter) -> None:
+    multiprocess.empty_directory()
+    configure_logging(settings, CollectorRegistry())
+
+
+def on_reload(server: Arbiter) -> None:
+    configure_logging(settings, CollectorRegistry())
+
+
+def when_ready(server: Arbiter) -> None:
+    multiprocess.serve_metrics(settings)
+    _drain_before_stopping(server)
+    server.handle_usr2 = lambda: server.log.warning(
+        "SIGUSR2 refused: a second master would wipe this one's metrics; send SIGHUP or restart"
+    )
+
+
+def post_worker_init(worker: Worker) -> None:
+    worker.wsgi.extensions["health"].watch()
+
+
+def child_exit(server: Arbiter, worker: Worker) -> None:
+    multiprocess.bury(worker.pid)
+
+
+def on_exit(server: Arbiter) -> None:
+    if _own_directory:
+        rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+
+
+def _drain_before_stopping(server: Arbiter) -> None:
+    """On SIGTERM fail readiness at once, and stop only when balancers have had time to see it.
+
+    gunicorn by itself closes its sockets at SIGTERM. A second SIGTERM stops without waiting.
+    """
+    stop = server.handle_term
+    begun = threading.Event()
+
+    def at_signal(number: int, frame: FrameType | None) -> None:
+        begin_drain()
+        server.signal(number, frame)
+
+    def drain() -> None:
+        if begun.is_set() or not settings.drain_seconds:
+            stop()
+        begun.set()
+        server.log.info("draining for %g s", settings.drain_seconds)
+        wait = threading.Timer(settings.drain_seconds, server.signal, (signal.SIGTERM, None))
+        wait.daemon = True
+        wait.start()
+
+    server.handle_term = drain
+    signal.signal(signal.SIGTERM, at_signal)

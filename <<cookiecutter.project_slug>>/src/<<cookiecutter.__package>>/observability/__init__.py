@@ -1,0 +1,58 @@
+"""Everything that makes the service observable, behind one call.
+
+Features import from here and from nothing below.
+"""
+
+from flask import Flask
+
+from ..settings import Settings
+from . import errors
+from .doctor import init_doctor
+from .errors import init_errors
+from .health import Health, init_health
+from .identity import identify_user, in_request_context, outgoing_headers, request_id
+from .logging import get_logger, init_logging
+from .losses import Losses
+from .metrics import counter, gauge, histogram, init_metrics, metrics, new_registry
+from .middleware import Middleware
+from .security import init_security, record_security_event, register_security_event
+
+__all__ = [
+    "Health",
+    "counter",
+    "gauge",
+    "get_logger",
+    "histogram",
+    "identify_user",
+    "in_request_context",
+    "init_observability",
+    "metrics",
+    "outgoing_headers",
+    "record_security_event",
+    "register_security_event",
+    "request_id",
+]
+
+
+def init_observability(app: Flask, settings: Settings) -> None:
+    """Switch on every signal. Call it first, so that it sees all that the app does."""
+    registry = app.extensions["metric_registry"] = new_registry()
+    losses = app.extensions["losses"] = Losses(registry)
+    lines = init_logging(app, settings, registry, losses)
+    init_errors(app, settings, losses)
+    requests = init_metrics(app, settings, registry)
+    security = init_security(app, registry)
+    init_health(app, settings, registry)
+    init_doctor(app, settings)
+    app.wsgi_app = Middleware(  # type: ignore[method-assign]
+        app.wsgi_app,
+        settings,
+        began=requests.began,
+        ended=(
+            errors.request_ended,
+            security.request_ended,
+            requests.ended,
+            lines.request_ended,
+        ),
+        losses=losses,
+    )

@@ -1,0 +1,158 @@
+"""`flask doctor`: sends one of each signal and says which arrived."""
+
+import json
+import logging
+import sys
+import uuid
+from typing import NamedTuple
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import click
+from flask import Flask
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from ..settings import Settings
+from .health import Health
+from .logging import Lines
+
+_SECONDS = 5.0
+
+
+class Finding(NamedTuple):
+    """What became of one signal; `arrived` is None where it is switched off."""
+
+    signal: str
+    arrived: bool | None
+    told: str
+
+
+def init_doctor(app: Flask, settings: Settings) -> None:
+    """Add the command. It exits with 1 if a signal that is switched on did not arrive."""
+
+    @app.cli.command("doctor", help="Send one of each signal and say which arrived.")
+    def doctor() -> None:
+        findings = [
+            _logs(settings),
+            _metrics(app, settings),
+            _errors(settings),
+            *_health(app.extensions["health"]),
+        ]
+        words = {True: "arrived", False: "MISSING", None: "off"}
+        for signal, arrived, told in findings:
+            click.echo(f"{signal:<20} {words[arrived]:<8} {told}")
+        if any(finding.arrived is False for finding in findings):
+            sys.exit(1)
+
+
+def _logs(settings: Settings) -> Finding:
+    lines = next(handler for handler in logging.root.handlers if isinstance(handler, Lines))
+    probe = uuid.uuid4().hex
+    level = logging.getLevelNamesMapping()[settings.log_level]
+    logging.getLogger(__name__).log(level, "doctor", extra={"probe": probe})
+    if settings.log_file is None:
+        return Finding(
+            "logs", not lines.lost, "a line on standard output, which somebody must read"
+        )
+    with settings.log_file.open("rb") as file:
+        file.seek(max(0, settings.log_file.stat().st_size - 65_536))
+        arrived = probe.encode() in file.read()
+    return Finding("logs", arrived, f"a line in LOG_FILE, {settings.log_file}")
+
+
+def _metrics(app: Flask, settings: Settings) -> Finding:
+    home = f"http://127.0.0.1:{settings.port}"
+    for port in (settings.metrics_port, settings.port):
+        scrape = f"http://127.0.0.1:{port}/metrics"
+        try:
+            before = _requests_counted(_get(scrape))
+            _get(f"{home}/doctor")
+            after = _requests_counted(_get(scrape))
+        except (OSError, ValueError):
+            continue
+        return Finding("metrics", after > before, f"a request to {home}, counted at {scrape}")
+    registry: CollectorRegistry = app.extensions["metric_registry"]
+    labels = {"method": "GET", "route": "<unmatched>", "status": "404"}
+    app.test_client().get("/doctor")
+    counted = registry.get_sample_value("http_request_duration_seconds_count", labels)
+    return Finding(
+        "metrics",
+        bool(counted),
+        f"counted in this process only: no service runs on PORT {settings.port} with metrics"
+        f" on METRICS_PORT {settings.metrics_port}; start it (make serve) and ask again",
+    )
+
+
+def _requests_counted(text: str) -> float:
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    return sum(
+        sample.value
+        for sample in families["http_request_duration_seconds"].samples
+        if sample.name.endswith("_count")
+    )
+
+
+def _get(url: str) -> str:
+    try:
+        with urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 - an address of this machine
+            return str(answer.read().decode())
+    except URLError as error:
+        if code := getattr(error, "code", None):
+            return str(code)
+        raise
+
+
+def _errors(settings: Settings) -> Finding:
+    if settings.sentry_dsn is None:
+        return Finding("errors", None, "set SENTRY_DSN=https://KEY@HOST/PROJECT to send errors")
+    from sentry_sdk.envelope import Envelope  # noqa: PLC0415 - an import that only this pays for
+    from sentry_sdk.utils import Dsn  # noqa: PLC0415
+
+    dsn = Dsn(settings.sentry_dsn.get_secret_value())
+    event_id = uuid.uuid4().hex
+    envelope = Envelope({"event_id": event_id})
+    envelope.add_event(
+        {
+            "event_id": event_id,
+            "level": "info",
+            "message": "doctor: errors arrive",
+            "environment": settings.environment,
+            "release": f"{settings.otel_service_name}@{settings.app_version}",
+            "platform": "python",
+        }
+    )
+    auth = dsn.to_auth("doctor/1.0")
+    request = Request(  # noqa: S310 - settings hold it to http and https
+        auth.get_api_url(),
+        envelope.serialize(),
+        {
+            "X-Sentry-Auth": auth.to_header(),
+            "Content-Type": "application/x-sentry-envelope",
+        },
+    )
+    where = f"{dsn.scheme}://{dsn.netloc}"
+    try:
+        with urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+            received = json.load(answer).get("id", "").replace("-", "") == event_id
+    except URLError as error:
+        return Finding(
+            "errors", False, f"{where}: {error.reason}; check SENTRY_DSN and that it can be reached"
+        )
+    except (OSError, ValueError, AttributeError):
+        received = False
+    told = f"an event, {event_id}, at {where}"
+    if not received:
+        told = f"{where} does not answer as Sentry does; check SENTRY_DSN"
+    return Finding("errors", received, told)
+
+
+def _health(health: Health) -> list[Finding]:
+    return [
+        Finding(
+            f"health of {check.name}",
+            check.healthy,
+            "answers" if check.healthy else "does not answer; check its address and that it runs",
+        )
+        for check in health.look()
+    ]

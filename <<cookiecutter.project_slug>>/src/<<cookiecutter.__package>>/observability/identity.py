@@ -1,0 +1,120 @@
+"""Who and what the current request is: the ids that every signal shares."""
+
+import re
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, copy_context
+from random import getrandbits
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}"
+).fullmatch
+
+
+class Identity:
+    """One request: its ids, known from its first line of code, and its outcome, known at its end.
+
+    `failure` is the exception that Flask saw, `logged_failure` the last one that reached the
+    log: together they keep a failure from being told twice. `client_ip` is the remote address as
+    far as LOG_CLIENT_IP lets it be told. Times are in seconds, the size in bytes.
+    """
+
+    __slots__ = (
+        "client_ip",
+        "endpoint",
+        "failure",
+        "logged_failure",
+        "method",
+        "path",
+        "remote_address",
+        "request_id",
+        "route",
+        "seconds",
+        "security_event_told",
+        "size",
+        "started",
+        "status",
+        "trace_id",
+        "traceparent",
+        "user_id",
+    )
+
+    def __init__(self, request_id: str, trace_id: str | None, traceparent: str | None) -> None:
+        self.request_id = request_id
+        self.trace_id = trace_id
+        self.traceparent = traceparent
+        self.user_id: str | None = None
+        self.failure: BaseException | None = None
+        self.logged_failure: BaseException | None = None
+        self.security_event_told = False
+        self.started = 0.0
+        self.status = 0
+        self.remote_address: str | None = None
+        self.client_ip: str | None = None
+        self.path = ""
+        self.method = "_OTHER"
+        self.route = "<unmatched>"
+        self.endpoint: str | None = None
+        self.seconds = 0.0
+        self.size: int | None = None
+
+
+_current: ContextVar[Identity | None] = ContextVar("identity", default=None)
+current_identity = _current.get
+set_identity = _current.set
+
+
+def identity_of(environ: Mapping[str, Any]) -> Identity:
+    """The ids of a WSGI request: the caller's where they are well formed, else new ones.
+
+    `X-Request-ID` is free text by custom, so it is held to 64 harmless characters;
+    `traceparent` is W3C Trace Context, section 3.2.
+    """
+    request_id = environ.get("HTTP_X_REQUEST_ID")
+    if request_id is None or not _REQUEST_ID(request_id):
+        request_id = f"{getrandbits(128):032x}"
+    traceparent = environ.get("HTTP_TRACEPARENT")
+    if traceparent is not None and (parent := _TRACEPARENT(traceparent)):
+        return Identity(request_id, parent[1], traceparent)
+    return Identity(request_id, None, None)
+
+
+def request_id() -> str | None:
+    """The current request's id, for answers and for people to quote."""
+    identity = _current.get()
+    return identity.request_id if identity else None
+
+
+def identify_user(user_id: str) -> None:
+    """Put the user on every later line and event of this request. Call it once they are known."""
+    if identity := _current.get():
+        identity.user_id = str(user_id)[:128]
+
+
+def outgoing_headers() -> dict[str, str]:
+    """The headers that tie a call this service makes to the request that made it."""
+    identity = _current.get()
+    if identity is None:
+        return {}
+    headers = {"X-Request-ID": identity.request_id}
+    if identity.traceparent:
+        headers["traceparent"] = identity.traceparent
+    return headers
+
+
+def in_request_context(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a thread speak with the ids of the request that starts it.
+
+    Python's threads begin without their parent's context variables, so wrap what they run:
+    `Thread(target=in_request_context(work))`, `executor.submit(in_request_context(work), 1)`.
+    """
+    context = copy_context()
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        return context.copy().run(function, *args, **kwargs)
+
+    return run

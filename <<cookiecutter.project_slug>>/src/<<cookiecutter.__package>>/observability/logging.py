@@ -1,0 +1,346 @@
+"""Logs: one JSON object a line, the same schema for the service, gunicorn and every library.
+
+The schema stands beside this module in log_line.schema.json.
+"""
+
+import inspect
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from random import random
+from typing import Any
+
+import orjson
+import structlog
+from flask import Flask, current_app
+from prometheus_client import CollectorRegistry, Counter
+
+from ..settings import SLOW_REQUEST_SECONDS, Settings
+from .identity import Identity, current_identity
+from .lines import LineWriter
+from .losses import Losses
+from .redaction import scrub, scrub_short_text, scrub_text
+from .shared import LONGEST_LINE
+
+Fields = dict[str, object]
+get_logger = structlog.stdlib.get_logger
+
+# Names of ours, and those that log stores treat in their own way: a caller's field of one of
+# these names is kept as field_<name>.
+RESERVED = frozenset(
+    "timestamp level message logger service environment version revision request_id trace_id"
+    " span_id trace_sampled user_id exception module function line truncated method route path"
+    " status_code duration_ms bytes client_ip status severity event".split()
+)
+_OF_A_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+
+
+class Lines(logging.Handler):
+    """Turns log records, and the requests that end, into lines."""
+
+    def __init__(
+        self, settings: Settings, registry: CollectorRegistry | None, losses: Losses | None
+    ) -> None:
+        super().__init__()
+        self._writer = (
+            LineWriter(-1, settings.log_file)
+            if settings.log_file
+            else LineWriter(sys.__stdout__.fileno() if sys.__stdout__ else 1)
+        )
+        self._encode: Callable[[Fields], bytes] = (
+            encode if settings.log_format == "json" else Console()
+        )
+        self._losses = losses
+        self.lost = 0
+        """Lines that could not be written since the last that could."""
+        self._constant: Fields = {
+            "service": settings.otel_service_name,
+            "environment": settings.environment,
+            "version": settings.app_version,
+        }
+        if settings.app_revision:
+            self._constant["revision"] = settings.app_revision
+        self._sample_ratio = settings.log_sample_ratio
+        self._requests_at = _effective_level(settings, "request")
+        self._count: dict[str, Callable[[], None]] = {}
+        if registry is not None:
+            counter = Counter("log_messages", "Log lines, by level.", ["level"], registry=registry)
+            self._count = {level: counter.labels(level).inc for level in _LEVELS.values()}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._write(self._line_of(record), record.levelno)
+        except Exception as error:
+            self._lose(type(error).__name__)
+
+    def request_ended(self, request: Identity) -> None:
+        """The one line of a request. Failures and slow requests are never sampled away."""
+        status = request.status
+        level = logging.ERROR if status >= 500 else logging.INFO
+        if level < self._requests_at or (
+            status < 400
+            and request.seconds < SLOW_REQUEST_SECONDS
+            and random() >= self._sample_ratio  # noqa: S311
+        ):
+            return
+        line: Fields = {
+            "timestamp": timestamp(time.time()),
+            "level": _LEVELS[level],
+            "message": "request",
+            "logger": "request",
+            **self._constant,
+            "request_id": request.request_id,
+        }
+        _add_ids(line, request)
+        line["method"] = request.method
+        line["route"] = request.route
+        line["path"] = scrub_short_text(request.path)
+        line["status_code"] = status
+        line["duration_ms"] = round(request.seconds * 1000, 3)
+        if request.size is not None:
+            line["bytes"] = request.size
+        if request.client_ip is not None:
+            line["client_ip"] = request.client_ip
+        if level == logging.ERROR:
+            line.update(_where_it_failed(request))
+        self.acquire()
+        try:
+            self._write(line, level)
+        except Exception as error:
+            self._lose(type(error).__name__)
+        finally:
+            self.release()
+
+    def _line_of(self, record: logging.LogRecord) -> Fields:
+        line: Fields = {
+            "timestamp": timestamp(record.created),
+            "level": _level_name(record.levelno),
+            "message": scrub_text(_message(record)),
+            "logger": record.name,
+            **self._constant,
+        }
+        if identity := current_identity():
+            line["request_id"] = identity.request_id
+            _add_ids(line, identity)
+        line.update(_callers_fields(record))
+        if record.levelno >= logging.WARNING:
+            line.update(module=record.module, function=record.funcName, line=record.lineno)
+        if record.exc_info and (error := record.exc_info[1]):
+            line["exception"] = _exception(error)
+            if identity:
+                identity.logged_failure = error
+        return line
+
+    def _write(self, line: Fields, level: int) -> None:
+        if count := self._count.get(_level_name(level)):
+            count()
+        if not self._writer.write(self._encode(line)):
+            self._lose("stalled")
+        elif self.lost:
+            lost, self.lost = self.lost, 0
+            note = {**self._constant, "lost": lost}
+            note |= {"level": "WARNING", "message": "log lines lost", "logger": __name__}
+            note |= {"module": "logging", "function": "_write", "line": 0}
+            self._writer.write(self._encode({"timestamp": timestamp(time.time()), **note}))
+
+    def _lose(self, reason: str) -> None:
+        self.lost += 1
+        if self._losses:
+            self._losses.count("logs", reason)
+
+
+def configure_logging(
+    settings: Settings,
+    registry: CollectorRegistry | None = None,
+    losses: Losses | None = None,
+) -> Lines:
+    """Send every logger's lines through one handler. Safe to call again, as after a fork."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, Lines)]:
+        root.removeHandler(handler)
+    lines = Lines(settings, registry, losses)
+    root.addHandler(lines)
+    root.setLevel(settings.log_level)
+    # Werkzeug's and urllib3's own request lines would tell each request twice.
+    for name, level in {"werkzeug": "WARNING", "urllib3": "WARNING", **settings.log_levels}.items():
+        logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(True)
+    logging.raiseExceptions = False
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            _to_record,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    return lines
+
+
+def init_logging(
+    app: Flask, settings: Settings, registry: CollectorRegistry, losses: Losses
+) -> Lines:
+    """Logs of this process, Flask's own logger included."""
+    lines = configure_logging(settings, registry, losses)
+    app.logger.handlers.clear()
+    return lines
+
+
+def encode(line: Fields) -> bytes:
+    """One line, newline included, of at most 16 KiB; longer values are cut, said by `truncated`."""
+    try:
+        text = orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    except (TypeError, ValueError):
+        line = {name: _plain(value) for name, value in line.items()}
+        text = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    for longest in (8192, 2048, 512, 128, 32):
+        if len(text) <= LONGEST_LINE:
+            return text
+        line = {name: _cut(value, longest) for name, value in line.items()} | {"truncated": True}
+        text = orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    if len(text) > LONGEST_LINE:
+        ours = {name: value for name, value in line.items() if name in RESERVED}
+        text = orjson.dumps(ours, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    return text
+
+
+class Console:
+    """Lines for a person at a terminal: coloured, one event a line, tracebacks below."""
+
+    _HIDDEN = frozenset({"service", "environment", "version", "revision", "logger", "module"})
+
+    def __init__(self) -> None:
+        self._render = structlog.dev.ConsoleRenderer(
+            colors=bool(sys.stdout and sys.stdout.isatty()), pad_event_to=24
+        )
+
+    def __call__(self, line: Fields) -> bytes:
+        shown = {
+            name: value.translate(_CONTROL) if isinstance(value, str) else value
+            for name, value in line.items()
+            if name not in self._HIDDEN
+        }
+        exception = shown.pop("exception", None)
+        shown["event"] = shown.pop("message")
+        shown["level"] = str(shown["level"]).lower()
+        text = str(self._render(None, "", shown))
+        if isinstance(exception, Mapping):
+            text += f"\n{exception['stacktrace']}"
+        return text.encode(errors="backslashreplace") + b"\n"
+
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
+_seconds: tuple[int, str] = (-1, "")
+
+
+def timestamp(moment: float) -> str:
+    """RFC 3339 in UTC with milliseconds; the text of the current second is made once."""
+    global _seconds
+    second = int(moment)
+    known, text = _seconds
+    if known != second:
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        _seconds = (second, text)
+    return f"{text}.{int((moment - second) * 1000):03d}Z"
+
+
+def _to_record(_: Any, __: str, event: Any) -> Any:
+    # structlog's last step: what its caller said becomes one attribute of a stdlib record, so
+    # that no field can collide with an attribute of LogRecord.
+    message = event.pop("event", "")
+    passed = {name: event.pop(name) for name in ("exc_info", "stack_info") if name in event}
+    return (message,), {**passed, "extra": {"fields": event}}
+
+
+def _callers_fields(record: logging.LogRecord) -> Fields:
+    fields = record.__dict__.get("fields")
+    if not isinstance(fields, Mapping):
+        fields = {
+            name: value for name, value in record.__dict__.items() if name not in _OF_A_RECORD
+        }
+    if not fields:
+        return {}
+    scrubbed = scrub(fields)
+    assert isinstance(scrubbed, dict)
+    return {
+        f"field_{name}" if name in RESERVED else name: value for name, value in scrubbed.items()
+    }
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:
+        return f"{record.msg} {record.args}"
+
+
+def _exception(error: BaseException) -> Fields:
+    try:
+        message = str(error)
+    except Exception:
+        message = "<cannot be shown>"
+    stack = "".join(traceback.format_exception(error, limit=-64))
+    return {
+        "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
+        "message": scrub_text(message),
+        "stacktrace": scrub_text(stack),
+    }
+
+
+def _add_ids(line: Fields, request: Identity) -> None:
+    if request.trace_id:
+        line["trace_id"] = request.trace_id
+    if request.user_id is not None:
+        line["user_id"] = scrub_short_text(request.user_id)
+
+
+def _where_it_failed(request: Identity) -> Fields:
+    """The place that raised, else the view that answered."""
+    if request.failure and request.failure.__traceback__:
+        *_, (frame, number) = traceback.walk_tb(request.failure.__traceback__)
+        code = frame.f_code
+        return {"module": Path(code.co_filename).stem, "function": code.co_name, "line": number}
+    view = inspect.unwrap(current_app.view_functions.get(request.endpoint or "", _add_ids))
+    code = view.__code__
+    return {
+        "module": Path(code.co_filename).stem,
+        "function": code.co_name,
+        "line": code.co_firstlineno,
+    }
+
+
+def _effective_level(settings: Settings, name: str) -> int:
+    return logging.getLevelNamesMapping()[settings.log_levels.get(name, settings.log_level)]
+
+
+def _level_name(number: int) -> str:
+    return _LEVELS[min(50, max(10, number // 10 * 10))]
+
+
+def _plain(value: object) -> object:
+    """What orjson refuses, made acceptable: lone surrogates, huge integers, odd keys."""
+    if isinstance(value, dict):
+        return {str(_plain(str(name))): _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return value
+    return str(value).encode(errors="backslashreplace").decode()
+
+
+def _cut(value: object, longest: int) -> object:
+    if isinstance(value, str) and len(value) > longest:
+        return f"{value[: longest // 2]}…{value[-longest // 2 :]}"
+    if isinstance(value, dict):
+        return {_cut(name, 128): _cut(item, longest) for name, item in list(value.items())[:64]}
+    if isinstance(value, list):
+        return [_cut(item, longest) for item in value[:64]]
+    return value

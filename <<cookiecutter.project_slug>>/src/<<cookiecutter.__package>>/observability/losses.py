@@ -1,0 +1,33 @@
+"""Telemetry that could not be delivered: counted always, said once in a while."""
+
+import logging
+import time
+
+from prometheus_client import CollectorRegistry, Counter
+
+_SAY_AGAIN_SECONDS = 3600
+
+
+class Losses:
+    """Shared by every signal, so that none fails a request for its own sake."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._counter = Counter(
+            "telemetry_dropped",
+            "Telemetry that could not be delivered, by signal and reason.",
+            ["signal", "reason"],
+            registry=registry,
+        )
+        self._said: dict[tuple[str, str], float] = {}
+
+    def count(self, signal: str, reason: str, quantity: int = 1) -> None:
+        """Count a loss; the first of its kind in an hour is also logged."""
+        self._counter.labels(signal, reason).inc(quantity)
+        now = time.monotonic()
+        # A log line about lost log lines would be lost as well: those are told when lines flow.
+        if signal == "logs" or now < self._said.get((signal, reason), 0):
+            return
+        self._said[signal, reason] = now + _SAY_AGAIN_SECONDS
+        logging.getLogger(__name__).warning(
+            "telemetry lost", extra={"signal": signal, "reason": reason}
+        )

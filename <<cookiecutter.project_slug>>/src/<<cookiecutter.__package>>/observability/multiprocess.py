@@ -1,0 +1,199 @@
+"""Metrics of several workers, told by gunicorn's master on a port of their own.
+
+Each worker writes its values to files of its own in PROMETHEUS_MULTIPROC_DIR; the master reads
+them at a scrape. When a worker dies, the master adds what it counted to one file and removes
+the worker's, so a scrape reads the living and one more, however many have died.
+"""
+
+import logging
+import mmap
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Metric, start_http_server, values
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from ..settings import Settings
+from . import shared
+from .process import ServiceProcesses
+
+_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_FILE_BYTES = 65_536
+_DEAD = "0"
+"""Stands where a file's name holds a worker's process id: the file of all dead workers."""
+
+_files = threading.Lock()
+
+
+def serves_metrics_from_master() -> bool:
+    """Whether this process is one of gunicorn's, whose master tells the metrics."""
+    return _VARIABLE in os.environ
+
+
+def values_directory() -> Path:
+    return Path(os.environ[_VARIABLE])
+
+
+def empty_directory() -> None:
+    """Remove an earlier run's values. Once a start: a reload keeps what was counted."""
+    for file in values_directory().glob("*.db"):
+        try:
+            file.unlink()
+        except OSError:
+            shared.count_lost_value_file()
+
+
+class AllocatedValues(MmapedDict):
+    """Values in a file whose blocks are there before they are written.
+
+    prometheus_client maps a sparse file: on a full disk, writing to it is SIGBUS, which kills the
+    worker. Raises OSError instead, when the file is made or grows.
+    """
+
+    def __init__(self, filename: str, read_mode: bool = False) -> None:
+        if not read_mode:
+            with open(filename, "ab") as file:
+                if file.tell() == 0:
+                    os.posix_fallocate(file.fileno(), 0, _FILE_BYTES)
+        super().__init__(filename, read_mode)
+
+    def _init_value(self, key: str) -> None:
+        if self._used + len(key.encode()) + 32 > self._capacity:
+            self._grow()
+        super()._init_value(key)
+
+    def _grow(self) -> None:
+        os.posix_fallocate(self._f.fileno(), 0, self._capacity * 2)
+
+
+class ForgivingValues(AllocatedValues):
+    """Values in plain memory where no file can be had: lost to scrapes, harmless to requests."""
+
+    def __init__(self, filename: str, read_mode: bool = False) -> None:
+        try:
+            super().__init__(filename, read_mode)
+        except OSError:
+            self._f = None  # type: ignore[assignment]
+            self._fname = filename
+            self._positions: dict[str, int] = {}
+            self._use_memory(b"\x08\0\0\0\0\0\0\0", _FILE_BYTES)
+            self._used = 8
+
+    def _grow(self) -> None:
+        if self._f is not None:
+            try:
+                return super()._grow()
+            except OSError:
+                self._f.close()
+                self._f = None  # type: ignore[assignment]
+        self._use_memory(self._m[: self._used], self._capacity * 2)
+
+    def _use_memory(self, content: bytes, capacity: int) -> None:
+        shared.count_lost_value_file()
+        self._m = mmap.mmap(-1, capacity)
+        self._m[: len(content)] = content
+        self._capacity = capacity
+
+
+values.MmapedDict = ForgivingValues  # type: ignore[attr-defined]
+
+
+class Workers(Collector):
+    """What the living workers' files and the file of the dead say."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._said = False
+
+    def collect(self) -> Iterator[Metric]:
+        with _files:
+            # A newborn's file is empty for a moment.
+            files = [str(file) for file in self._directory.glob("*.db") if file.stat().st_size]
+            told = list(MultiProcessCollector.merge(files))
+        yield from self._with_losses(told) if shared.lost_value_files() else told
+
+    def _with_losses(self, told: list[Metric]) -> list[Metric]:
+        if not self._said:
+            self._said = True
+            logging.getLogger(__name__).warning(
+                "metrics lost: their directory takes no files",
+                extra={"directory": str(self._directory)},
+            )
+        name = "telemetry_dropped"
+        family = next((metric for metric in told if metric.name == name), None)
+        if family is None:
+            family = CounterMetricFamily(name, "Telemetry that could not be delivered.")
+            told.append(family)
+        labels = {"signal": "metrics", "reason": "directory"}
+        family.add_sample(f"{name}_total", labels, shared.lost_value_files())
+        return told
+
+
+class Info(Collector):
+    """app_info, which says what runs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._labels = [settings.app_version, settings.app_revision or ""]
+
+    def collect(self) -> Iterator[Metric]:
+        info = GaugeMetricFamily("app_info", "What runs.", labels=["version", "revision"])
+        info.add_metric(self._labels, 1)
+        yield info
+
+
+def bury(pid: int) -> None:
+    """Keep what a dead worker counted, and forget what it was doing.
+
+    Scrapes wait meanwhile, so no total falls or counts twice. A worker whose values cannot be
+    moved keeps its files: a scrape then reads those.
+    """
+    directory = values_directory()
+    with _files:
+        for file in list(directory.glob(f"*_{pid}.db")):
+            try:
+                kind = file.name.removesuffix(f"_{pid}.db")
+                if kind.startswith("gauge_live"):
+                    file.unlink()
+                elif not kind.startswith("gauge"):
+                    _add(file, directory / f"{kind}_{_DEAD}.db")
+            except OSError:
+                logging.getLogger(__name__).exception("a dead worker's metrics stay where they are")
+
+
+def _add(dead: Path, grave: Path) -> None:
+    if dead.stat().st_size == 0:
+        dead.unlink()
+        return
+    counted = [(key, value) for key, value, _, _ in MmapedDict.read_all_values_from_file(dead)]
+    total = AllocatedValues(str(grave))
+    try:
+        sums = [(key, value + total.read_value(key)[0]) for key, value in counted]
+        dead.unlink()
+        for key, value in sums:
+            total.write_value(key, value, 0.0)
+    finally:
+        total.close()
+
+
+def serve_metrics(settings: Settings) -> None:
+    """Answer scrapes from the master, also while every worker is busy.
+
+    Exits with one line where METRICS_PORT is taken.
+    """
+    registry = CollectorRegistry()
+    for collector in (Workers(values_directory()), ServiceProcesses(), Info(settings)):
+        registry.register(collector)
+    try:
+        server, _ = start_http_server(settings.metrics_port, registry=registry)
+    except OSError as error:
+        sys.exit(
+            f"METRICS_PORT: {settings.metrics_port} cannot be used: {error.strerror};"
+            " allowed: a free port"
+        )
+    os.register_at_fork(after_in_child=server.socket.close)

@@ -1,0 +1,192 @@
+"""What must never leave the process, decided once for logs, events and spans.
+
+Two ways of telling a secret: by the name of the field that holds it, at any depth, and by its
+shape in free text (exception messages, URLs, headers quoted in a sentence).
+
+What this cannot catch: a secret under a harmless name that looks like any other text (a password
+in `note`), one that is split, encoded or encrypted, and personal data such as names and postal
+addresses. Do not log what you would not show.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+REDACTED = "REDACTED"
+
+_DEEPEST = 12
+_LONGEST = 32_768
+
+# At least what sentry_sdk.scrubber's deny lists name, and OpenTelemetry's sensitive URL keys
+# (semantic conventions, attribute url.query). A test holds this to both.
+_SECRET_WORDS = frozenset(
+    "apikey auth authorization bearer cookie cookies credential credentials csrf csrftoken cvc cvv"
+    " iban jwt nino otp passcode passphrase passport passwd password passwords phpsessid pin"
+    " privatekey pwd secret secrets session sessionid sid sig signature ssn symfony token xsrf"
+    " csrfmiddlewaretoken accesstoken refreshtoken idtoken cardnumber".split()
+)
+_SECRET_PHRASES = (
+    "access key",
+    "account key",
+    "api key",
+    "card no",
+    "card number",
+    "cc number",
+    "client key",
+    "credit card",
+    "debit card",
+    "encryption key",
+    "ip address",
+    "master key",
+    "national id",
+    "national insurance",
+    "private key",
+    "real ip",
+    "remote addr",
+    "security code",
+    "shared key",
+    "signing key",
+    "social security",
+    "ssh key",
+    "tax id",
+    "x csrftoken",
+    "x forwarded for",
+)
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+
+
+@lru_cache(maxsize=4096)
+def is_secret_name(name: str) -> bool:
+    """Whether a field of this name holds a secret: by whole words, so `apiKey` but not `author`."""
+    words = [word.lower() for word in _WORD.findall(name[:128])]
+    if not _SECRET_WORDS.isdisjoint(words) or name.lower() in _SECRET_WORDS:
+        return True
+    sentence = f" {' '.join(words)} "
+    return any(f" {phrase} " in sentence for phrase in _SECRET_PHRASES)
+
+
+def _pair(found: re.Match[str]) -> str:
+    return found["key"] + REDACTED if is_secret_name(found["name"]) else found[0]
+
+
+def _card(found: re.Match[str]) -> str:
+    digits = [int(digit) for digit in found[0] if digit.isdigit()]
+    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
+    luhn = sum(digits[-1::-2]) + sum(doubled)
+    return REDACTED if luhn % 10 == 0 else found[0]
+
+
+# Each shape: a cheap sign that must be there, the pattern, what stands in its place.
+_SHAPES = (
+    (
+        re.compile(r"-----BEGIN").search,
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*KEY-----|\Z)", re.S),
+        REDACTED,
+    ),
+    (
+        re.compile(r"(?i)cookie|authorization").search,
+        re.compile(
+            r"(?i)(?P<key>\b(?:set-)?cookie2?\s*:\s*|\b(?:proxy-)?authorization\s*:\s*)[^\r\n]+"
+        ),
+        rf"\g<key>{REDACTED}",
+    ),
+    (
+        re.compile(r"://").search,
+        re.compile(r"(?P<key>://)[^\s/?#@\"']*:[^\s/?#\"']*@|(?P<alone>://)[^\s/?#@:\"']{16,}@"),
+        rf"://{REDACTED}@",
+    ),
+    (
+        re.compile(r"(?i)\b(?:bearer|basic|token|digest|negotiate|apikey)\s").search,
+        re.compile(
+            r"(?i)\b(?P<key>(?:bearer|basic|token|digest|negotiate|apikey)\s+)"
+            r"(?=[^\s,;]*[0-9=_~+/.-])[A-Za-z0-9._~+/=-]{8,}"
+        ),
+        rf"\g<key>{REDACTED}",
+    ),
+    (
+        re.compile(r"eyJ").search,
+        re.compile(r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*"),
+        REDACTED,
+    ),
+    (
+        re.compile(r"[=:]").search,
+        re.compile(
+            r"(?P<key>(?P<name>[A-Za-z_][\w.-]{0,63})[\"']?\]?\s{0,4}(?:=>|[=:])\s{0,4})"
+            r"(?!//)(?:\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|\[[^\]]*\]?|[^\s&;,\"'})\]]+)"
+        ),
+        _pair,
+    ),
+    (
+        re.compile(r"_|-|AKIA|ASIA|AIza|SG\.").search,
+        re.compile(
+            r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
+            r"|glpat-[\w-]{16,}|xox[abeoprs]-[\w-]{10,}|[sr]k_(?:live|test)_\w{10,}|sk-[\w-]{20,}"
+            r"|whsec_\w{16,}|AIza[\w-]{30,}|SG\.[\w-]{16,}\.[\w-]{16,}|npm_\w{20,}|pypi-[\w-]{20,}"
+            r"|dop_v1_\w{20,}|shpat_\w{20,}|hf_\w{20,})"
+        ),
+        REDACTED,
+    ),
+    (
+        re.compile(r"\d{4}[ -]?\d").search,
+        re.compile(r"(?<![\w.-])[2-6](?:[ -]?\d){12,18}(?![\w-])(?!\.\d)"),
+        _card,
+    ),
+    (
+        re.compile(r"\d{2}-\d{4}|[A-Z]{2} ?\d\d").search,
+        re.compile(
+            r"(?<![\w-])(?:\d{3}-\d{2}-\d{4}"
+            r"|[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]"
+            r"|[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?)(?![\w-])"
+        ),
+        REDACTED,
+    ),
+)
+
+
+def scrub_text(text: str) -> str:
+    """Free text without the secrets that can be told by their shape."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
+    for sign, shape, replacement in _SHAPES:
+        if sign(text):
+            text = shape.sub(replacement, text)
+    return text
+
+
+scrub_short_text = lru_cache(maxsize=8192)(scrub_text)
+"""scrub_text for what repeats, such as the paths of requests."""
+
+
+def scrub(value: object, depth: int = 0) -> object:
+    """A copy of a value, safe to send: containers walked, secret fields and shapes replaced."""
+    if isinstance(value, str):
+        return scrub_text(value)
+    if value is None or isinstance(value, bool | int | float):
+        return _number(value)
+    if depth >= _DEEPEST:
+        return "…"
+    if isinstance(value, Mapping):
+        return {
+            scrub_text(str(name)): REDACTED
+            if is_secret_name(str(name)) and item is not None
+            else scrub(item, depth + 1)
+            for name, item in list(value.items())
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [scrub(item, depth + 1) for item in list(value)]
+    return scrub_text(_described(value))
+
+
+def _number(value: bool | int | float | None) -> object:
+    # A card number can come as an integer; beyond 64 bits JSON readers disagree.
+    if isinstance(value, int) and not -(10**11) < value < 10**11:
+        text = scrub_text(str(value))
+        return text if text == REDACTED or not -(2**63) <= value < 2**63 else value
+    return value
+
+
+def _described(value: object) -> str:
+    try:
+        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    except Exception:
+        return f"<{type(value).__name__} that cannot be shown>"

@@ -1,0 +1,244 @@
+<% set tier = cookiecutter._tiers[cookiecutter.scale_tier] %>
+"""Every environment variable the service reads, typed and checked before anything starts."""
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+SERVICE = "<< cookiecutter.project_slug >>"
+"""The service's name in every signal, unless OTEL_SERVICE_NAME says otherwise."""
+
+SLOW_REQUEST_SECONDS = << tier.thresholds.latency_seconds >>
+"""A request that takes longer is always logged, and is an edge of the latency histogram."""
+
+Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+class SettingsError(ValueError):
+    """One line for each variable that cannot be used; never a value, which may be a secret."""
+
+
+class Dependency(NamedTuple):
+    """One entry of HEALTH_DEPENDENCIES."""
+
+    name: str
+    url: str
+    critical: bool
+
+
+def _pairs(text: object) -> list[tuple[str, str]]:
+    if not isinstance(text, str):
+        raise ValueError("must be text")
+    pairs = [entry.strip().partition("=") for entry in text.split(",") if entry.strip()]
+    if any(not name or not value for name, _, value in pairs):
+        raise ValueError("an entry is not of the form name=value")
+    return [(name.strip(), value.strip()) for name, _, value in pairs]
+
+
+def _log_levels(text: object) -> object:
+    if isinstance(text, dict):
+        return text
+    return {name: level.upper() for name, level in _pairs(text)}
+
+
+def _dependencies(text: object) -> object:
+    if isinstance(text, tuple):
+        return text
+    return tuple(
+        Dependency(name.removeprefix("!"), _url("http", "https")(url), name.startswith("!"))
+        for name, url in _pairs(text)
+    )
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        parts = urlsplit(text)
+        if parts.scheme not in schemes or not (parts.hostname or parts.scheme.startswith("sqlite")):
+            raise ValueError(f"is not a URL that starts with {' or '.join(schemes)}")
+        return text
+
+    return check
+
+
+def _secret_url(*schemes: str) -> AfterValidator:
+    def check(secret: SecretStr) -> SecretStr:
+        _url(*schemes)(secret.get_secret_value())
+        return secret
+
+    return AfterValidator(check)
+
+
+def _sentry_dsn(secret: SecretStr) -> SecretStr:
+    parts = urlsplit(_url("http", "https")(secret.get_secret_value()))
+    if not parts.username or not parts.path.strip("/"):
+        raise ValueError("has no key or no project")
+    return secret
+
+
+def _writable_file(path: Path) -> Path:
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise ValueError(f"cannot be written: {error.strerror}") from error
+    return path
+
+
+def _run_by_hand() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+Port = Annotated[int, Field(ge=1, le=65535, description="a port number, 1 to 65535")]
+Ratio = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")]
+
+
+class Settings(BaseSettings):
+    """Field names are the variables' names in lower case; descriptions say what is allowed."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
+    )
+
+    environment: str = Field(
+        "development",
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        description="a name in lower case such as development, staging or production",
+    )
+    app_version: str = Field(
+        default_factory=lambda: version(SERVICE),
+        pattern=r"^[A-Za-z0-9._+-]{1,64}$",
+        description="up to 64 letters, digits and ._+-",
+    )
+    app_revision: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._+-]{1,64}$",
+        description="a commit: up to 64 letters, digits and ._+-",
+    )
+    otel_service_name: str = Field(
+        SERVICE,
+        pattern=r"^[A-Za-z0-9._-]{1,63}$",
+        description="up to 63 letters, digits and ._-",
+    )
+
+    flask_debug: bool = Field(False, description="0 or 1")
+    port: Port = 8000
+    metrics_port: Port = 9464
+    web_concurrency: int = Field(<< tier.workers >>, ge=1, le=256, description="processes, 1 to 256")
+    web_threads: int = Field(<< tier.threads >>, ge=1, le=1024, description="threads, 1 to 1024")
+    drain_seconds: float = Field(
+        default_factory=lambda fields: 0 if fields.get("environment") == "development" else 5,
+        ge=0,
+        le=3600,
+        description="seconds, 0 to 3600",
+    )
+    trusted_proxies: int = Field(0, ge=0, le=10, description="a number of proxies, 0 to 10")
+
+    log_level: Annotated[Level, BeforeValidator(lambda text: str(text).upper())] = Field(
+        "INFO", description="DEBUG, INFO, WARNING, ERROR or CRITICAL"
+    )
+    log_levels: Annotated[dict[str, Level], NoDecode, BeforeValidator(_log_levels)] = Field(
+        default_factory=dict, description="logger=LEVEL,logger=LEVEL"
+    )
+    log_format: Literal["json", "console"] = Field(
+        default_factory=lambda: "console" if _run_by_hand() else "json",
+        description="json or console",
+    )
+    log_file: Annotated[Path, AfterValidator(_writable_file)] | None = Field(
+        None, description="the path of a file that can be written"
+    )
+    log_client_ip: Literal["full", "truncated", "off"] = Field(
+        "full", description="full, truncated or off"
+    )
+    log_sample_ratio: Ratio = << tier.log_sample_ratio >>
+
+    sentry_dsn: Annotated[SecretStr, AfterValidator(_sentry_dsn)] | None = Field(
+        None, description="https://KEY@HOST/PROJECT"
+    )
+    sentry_sample_rate: Ratio = 1.0
+    health_dependencies: Annotated[
+        tuple[Dependency, ...], NoDecode, BeforeValidator(_dependencies)
+    ] = Field((), description="name=url,!name=url with http or https URLs; ! marks a critical one")
+<% if cookiecutter.database == 'postgresql' %>
+
+    database_url: Annotated[SecretStr, _secret_url("postgresql", "sqlite")] = Field(
+        SecretStr("sqlite:///<< cookiecutter.project_slug >>.db"),
+        description="postgresql://USER:PASSWORD@HOST/DATABASE",
+    )
+<% endif %>
+<% if cookiecutter.cache == 'redis' %>
+<% if cookiecutter.database != 'postgresql' %>
+
+<% endif %>
+    redis_url: Annotated[SecretStr, _secret_url("redis", "rediss", "unix")] | None = Field(
+        None, description="redis://:PASSWORD@HOST:PORT/NUMBER"
+    )
+<% endif %>
+<% if cookiecutter.web_analytics == 'plausible' %>
+
+    plausible_domain: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9.-]{1,253}$",
+        description="the site's domain, as registered with Plausible",
+    )
+    plausible_url: Annotated[str, AfterValidator(_url("https", "http"))] = Field(
+        "https://plausible.io", description="the address of the Plausible server"
+    )
+<% elif cookiecutter.web_analytics == 'google_analytics' %>
+
+    google_analytics_id: str | None = Field(
+        None, pattern=r"^G-[A-Z0-9]{4,20}$", description="a measurement id, G-XXXXXXXXXX"
+    )
+<% endif %>
+
+    @property
+    def in_production(self) -> bool:
+        return self.environment == "production"
+
+    @model_validator(mode="after")
+    def _production_is_safe(self) -> Self:
+        if not self.in_production:
+            return self
+<% if cookiecutter.database == 'postgresql' %>
+        if self.database_url.get_secret_value().startswith("sqlite"):
+            raise ValueError("DATABASE_URL: production needs postgresql://USER:PASSWORD@HOST/NAME")
+<% endif %>
+<% if cookiecutter.cache == 'redis' %>
+        if self.redis_url is None:
+            raise ValueError("REDIS_URL: production needs redis://HOST:PORT/NUMBER")
+<% endif %>
+        if self.flask_debug:
+            raise ValueError("FLASK_DEBUG: production needs 0; its debugger runs anybody's code")
+        return self
+
+
+def load_settings() -> Settings:
+    """Settings from the environment and, in a checkout, from .env.
+
+    Raises SettingsError, one line a variable: its name, the problem, what is allowed.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("\n".join(map(_explain, error.errors()))) from None
+
+
+def _explain(problem: ErrorDetails) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    name = str(problem["loc"][0])
+    allowed = Settings.model_fields[name].description
+    return f"{name.upper()}: {message}; allowed: {allowed}"

@@ -1,0 +1,87 @@
+"""Removes what the chosen tier and options do not have, and says how to start.
+
+Cookiecutter and cruft render this file and run the copy in the new service's folder, cruft twice per update: it must be
+deterministic, offline and, under cruft, quiet.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Feature -> the paths that exist for it alone. A feature is a line of `_tiers` in cookiecutter.json, or an option and its
+# value. A path that several features list stays while one of them is on.
+FEATURES: dict[str, tuple[str, ...]] = {
+    "database=postgresql": (
+        "migrations",
+        "src/{package}/database.py",
+        "src/{package}/orders/models.py",
+    ),
+    "cache=redis": ("src/{package}/cache.py",),
+    "web_analytics=plausible": ("src/{package}/observability/analytics.py",),
+    "web_analytics=google_analytics": (
+        "src/{package}/observability/analytics.py",
+        "src/{package}/static/analytics.js",
+    ),
+}
+
+
+class TableError(Exception):
+    """The table and the template disagree."""
+
+
+def chosen_features(answers: Mapping[str, Any]) -> set[str]:
+    """The features of the tier and the options that were chosen."""
+    tier = answers["_tiers"][answers["scale_tier"]]
+    return {*tier["features"], *(f"{variable}={value}" for variable, value in answers.items())}
+
+
+def check_table(answers: Mapping[str, Any], features: Mapping[str, tuple[str, ...]], root: Path) -> None:
+    """Raises TableError for a path that does not exist and for a tier's feature that the table does not know."""
+    for tier, definition in answers["_tiers"].items():
+        for feature in definition["features"]:
+            if feature not in features:
+                raise TableError(f"tier {tier} has the feature {feature!r}: give it a line in hooks/post_gen_project.py")
+    for feature, paths in features.items():
+        for path in paths:
+            if not (root / path).exists():
+                raise TableError(f"feature {feature!r} lists {path}, which the template does not have")
+
+
+def remove_unchosen(chosen: set[str], features: Mapping[str, tuple[str, ...]], root: Path) -> None:
+    """Removes the paths of features that are off, and folders that this leaves empty."""
+    kept = {path for feature in chosen & features.keys() for path in features[feature]}
+    for path in sorted({path for paths in features.values() for path in paths} - kept):
+        unwanted = root / path
+        if unwanted.is_dir():
+            shutil.rmtree(unwanted)
+        else:
+            unwanted.unlink(missing_ok=True)
+        for parent in unwanted.relative_to(root).parents[:-1]:
+            if (root / parent).is_dir() and not any((root / parent).iterdir()):
+                (root / parent).rmdir()
+
+
+def main() -> int:
+    """Returns 1, after one line, if the table is wrong."""
+    answers = json.loads(r"""<< cookiecutter | tojson >>""")
+    features = {
+        feature: tuple(path.format(package=answers["__package"]) for path in paths)
+        for feature, paths in FEATURES.items()
+    }
+    root = Path.cwd()
+    try:
+        check_table(answers, features, root)
+    except TableError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    remove_unchosen(chosen_features(answers), features, root)
+    if "_output_dir" in answers:  # Cookiecutter alone sets it: cruft and `make new` speak for themselves
+        print(f"{answers['project_slug']} is ready. To start it:\n  cd {answers['project_slug']}\n  make install run")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
