@@ -134,13 +134,15 @@ class Health:
             status = "unhealthy"
         else:
             status = "healthy" if all(check.healthy for check in checks) else "degraded"
+        settings = self._settings
+        revision = {"revision": settings.app_revision} if settings.app_revision else {}
         return {
             "status": status,
-            "service": self._settings.otel_service_name,
-            "version": self._settings.app_version,
-            "revision": self._settings.app_revision,
-            "environment": self._settings.environment,
-            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "service": settings.otel_service_name,
+            "version": settings.app_version,
+            **revision,
+            "environment": settings.environment,
+            "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}Z",
             "checks": {
                 check.name: {
                     "status": "healthy" if check.healthy else "unhealthy",

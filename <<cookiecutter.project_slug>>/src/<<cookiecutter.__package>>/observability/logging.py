@@ -35,6 +35,8 @@ RESERVED = frozenset(
     " span_id trace_sampled user_id exception module function line truncated method route path"
     " status_code duration_ms bytes client_ip status severity event".split()
 )
+# Lines that tell what another line tells already, or nothing.
+_QUIETER = {"werkzeug": "WARNING", "urllib3": "WARNING", "alembic.runtime.plugins": "WARNING"}
 _OF_A_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 
@@ -165,8 +167,7 @@ def configure_logging(
     lines = Lines(settings, registry, losses)
     root.addHandler(lines)
     root.setLevel(settings.log_level)
-    # Werkzeug's and urllib3's own request lines would tell each request twice.
-    for name, level in {"werkzeug": "WARNING", "urllib3": "WARNING", **settings.log_levels}.items():
+    for name, level in {**_QUIETER, **settings.log_levels}.items():
         logging.getLogger(name).setLevel(level)
     logging.captureWarnings(True)
     logging.raiseExceptions = False

@@ -65,15 +65,28 @@ def is_secret_name(name: str) -> bool:
     return any(f" {phrase} " in sentence for phrase in _SECRET_PHRASES)
 
 
-def _pair(found: re.Match[str]) -> str:
-    return found["key"] + REDACTED if is_secret_name(found["name"]) else found[0]
-
-
 def _card(found: re.Match[str]) -> str:
     digits = [int(digit) for digit in found[0] if digit.isdigit()]
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
     luhn = sum(digits[-1::-2]) + sum(doubled)
     return REDACTED if luhn % 10 == 0 else found[0]
+
+
+_NAME = re.compile(r"([A-Za-z_][\w.-]{0,63})[\"']?\]?\s{0,4}(?:=>|[=:])\s{0,4}(?!//)")
+_VALUE = re.compile(r"\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|\[[^\]]*\]?|[^\s&;,\"'})\]]+", re.S)
+
+
+def _scrub_pairs(text: str) -> str:
+    """`password=…`, `"apiKey": "…"` and the like. A harmless name's value is looked into."""
+    pieces, position = [], 0
+    while found := _NAME.search(text, position):
+        value = _VALUE.match(text, found.end()) if is_secret_name(found[1]) else None
+        if value:
+            pieces += [text[position : found.end()], REDACTED]
+        else:
+            pieces.append(text[position : found.end()])
+        position = value.end() if value else found.end()
+    return "".join([*pieces, text[position:]])
 
 
 # Each shape: a cheap sign that must be there, the pattern, what stands in its place.
@@ -92,7 +105,10 @@ _SHAPES = (
     ),
     (
         re.compile(r"://").search,
-        re.compile(r"(?P<key>://)[^\s/?#@\"']*:[^\s/?#\"']*@|(?P<alone>://)[^\s/?#@:\"']{16,}@"),
+        re.compile(
+            # Bounded, so that hostile text costs linear time.
+            r"://[^\s/?#@:\"']{0,128}(?::(?!\d{1,5}/)[^\s\"'@]{0,256})?@(?:[^\s/?#@\"']{0,128}@)?"
+        ),
         rf"://{REDACTED}@",
     ),
     (
@@ -107,14 +123,6 @@ _SHAPES = (
         re.compile(r"eyJ").search,
         re.compile(r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*"),
         REDACTED,
-    ),
-    (
-        re.compile(r"[=:]").search,
-        re.compile(
-            r"(?P<key>(?P<name>[A-Za-z_][\w.-]{0,63})[\"']?\]?\s{0,4}(?:=>|[=:])\s{0,4})"
-            r"(?!//)(?:\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|\[[^\]]*\]?|[^\s&;,\"'})\]]+)"
-        ),
-        _pair,
     ),
     (
         re.compile(r"_|-|AKIA|ASIA|AIza|SG\.").search,
@@ -150,7 +158,7 @@ def scrub_text(text: str) -> str:
     for sign, shape, replacement in _SHAPES:
         if sign(text):
             text = shape.sub(replacement, text)
-    return text
+    return _scrub_pairs(text) if "=" in text or ":" in text else text
 
 
 scrub_short_text = lru_cache(maxsize=8192)(scrub_text)
