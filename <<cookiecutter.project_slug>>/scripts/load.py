@@ -7,12 +7,12 @@ import time
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-ORDER = b'{"customer": "c-%d", "amount": "%d.50", "currency": "EUR", "source": "web"}'
-MIX = [
+# Method, path, body, weight.
+MIX: list[tuple[str, str, bytes | None, int]] = [
     ("GET", "/", None, 4),
     ("GET", "/no-such-page", None, 1),
     ("GET", "/api/v1/orders", None, 4),
-    ("POST", "/api/v1/orders", ORDER, 3),
+    ("POST", "/api/v1/orders", b'{"customer": "c-%d", "amount": "%d.50", "currency": "EUR"}', 3),
     ("POST", "/api/v1/orders", b'{"customer": "c-%d", "amount": "%d"}', 1),
 ]
 

@@ -132,10 +132,11 @@ class _Streamed:
 
 def _truncated(address: str | None) -> str | None:
     """The /24 of an IPv4 address, the /48 of an IPv6 one."""
-    if not address:
+    bits = 48 if address and ":" in address else 24
+    try:
+        return str(ip_network(f"{address}/{bits}", strict=False).network_address)
+    except ValueError:
         return None
-    bits = 48 if ":" in address else 24
-    return str(ip_network(f"{address}/{bits}", strict=False).network_address)
 
 
 _CLIENT_IP: dict[str, Callable[[str | None], str | None]] = {
