@@ -24,6 +24,7 @@ from .lines import LineWriter
 from .losses import Losses
 from .redaction import scrub, scrub_short_text, scrub_text
 from .shared import LONGEST_LINE
+from .values import adder
 
 Fields = dict[str, object]
 get_logger = structlog.stdlib.get_logger
@@ -68,10 +69,14 @@ class Lines(logging.Handler):
             self._constant["revision"] = settings.app_revision
         self._sample_ratio = settings.log_sample_ratio
         self._requests_at = _effective_level(settings, "request")
-        self._count: dict[str, Callable[[], None]] = {}
+        self._count: dict[str, Callable[[float], None]] = {}
         if registry is not None:
             counter = Counter("log_messages", "Log lines, by level.", ["level"], registry=registry)
-            self._count = {level: counter.labels(level).inc for level in _LEVELS.values()}
+            # gunicorn's master, which has no losses to tell, forks: its inc must notice that.
+            self._count = {
+                level: adder(counter.labels(level)) if losses else counter.labels(level).inc
+                for level in _LEVELS.values()
+            }
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -139,7 +144,7 @@ class Lines(logging.Handler):
 
     def _write(self, line: Fields, level: int) -> None:
         if count := self._count.get(_level_name(level)):
-            count()
+            count(1)
         if not self._writer.write(self._encode(line)):
             self._lose("stalled")
         elif self.lost:

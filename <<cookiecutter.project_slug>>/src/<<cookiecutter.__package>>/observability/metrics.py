@@ -22,6 +22,7 @@ from prometheus_flask_exporter import PrometheusMetrics
 from ..settings import SLOW_REQUEST_SECONDS, Settings
 from .identity import Identity
 from .multiprocess import serves_metrics_from_master
+from .values import adder, observer
 
 metrics = PrometheusMetrics.for_app_factory(
     registry=CollectorRegistry(), path=None, export_defaults=False
@@ -70,18 +71,20 @@ class RequestMetrics:
             registry=registry,
         )
         capacity.set(settings.web_threads)
-        self.began: Callable[[], None] = in_progress.inc
-        self._left: Callable[[], None] = in_progress.dec
+        self._in_progress = adder(in_progress)
         # Series are looked up once: labels() costs more than what it leads to.
         self._observe: dict[tuple[str, str, int], Callable[[float], None]] = {}
+
+    def began(self) -> None:
+        self._in_progress(1)
 
     def ended(self, identity: Identity) -> None:
         key = (identity.method, identity.route, identity.status)
         observe = self._observe.get(key)
         if observe is None:
-            observe = self._observe[key] = self._duration.labels(*key).observe
+            observe = self._observe[key] = observer(self._duration.labels(*key))
         observe(identity.seconds)
-        self._left()
+        self._in_progress(-1)
 
 
 def init_metrics(app: Flask, settings: Settings, registry: CollectorRegistry) -> RequestMetrics:

@@ -6,14 +6,13 @@ the worker's, so a scrape reads the living and one more, however many have died.
 """
 
 import logging
-import mmap
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Metric, start_http_server, values
+from prometheus_client import CollectorRegistry, Metric, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -22,9 +21,9 @@ from prometheus_client.registry import Collector
 from ..settings import Settings
 from . import shared
 from .process import ServiceProcesses
+from .values import AllocatedValues
 
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-_FILE_BYTES = 65_536
 _DEAD = "0"
 """Stands where a file's name holds a worker's process id: the file of all dead workers."""
 
@@ -47,61 +46,6 @@ def empty_directory() -> None:
             file.unlink()
         except OSError:
             shared.count_lost_value_file()
-
-
-class AllocatedValues(MmapedDict):
-    """Values in a file whose blocks are there before they are written.
-
-    prometheus_client maps a sparse file: on a full disk, writing to it is SIGBUS, which kills the
-    worker. Raises OSError instead, when the file is made or grows.
-    """
-
-    def __init__(self, filename: str, read_mode: bool = False) -> None:
-        if not read_mode:
-            with open(filename, "ab") as file:
-                if file.tell() == 0:
-                    os.posix_fallocate(file.fileno(), 0, _FILE_BYTES)
-        super().__init__(filename, read_mode)
-
-    def _init_value(self, key: str) -> None:
-        if self._used + len(key.encode()) + 32 > self._capacity:
-            self._grow()
-        super()._init_value(key)
-
-    def _grow(self) -> None:
-        os.posix_fallocate(self._f.fileno(), 0, self._capacity * 2)
-
-
-class ForgivingValues(AllocatedValues):
-    """Values in plain memory where no file can be had: lost to scrapes, harmless to requests."""
-
-    def __init__(self, filename: str, read_mode: bool = False) -> None:
-        try:
-            super().__init__(filename, read_mode)
-        except OSError:
-            self._f = None  # type: ignore[assignment]
-            self._fname = filename
-            self._positions: dict[str, int] = {}
-            self._use_memory(b"\x08\0\0\0\0\0\0\0", _FILE_BYTES)
-            self._used = 8
-
-    def _grow(self) -> None:
-        if self._f is not None:
-            try:
-                return super()._grow()
-            except OSError:
-                self._f.close()
-                self._f = None  # type: ignore[assignment]
-        self._use_memory(self._m[: self._used], self._capacity * 2)
-
-    def _use_memory(self, content: bytes, capacity: int) -> None:
-        shared.count_lost_value_file()
-        self._m = mmap.mmap(-1, capacity)
-        self._m[: len(content)] = content
-        self._capacity = capacity
-
-
-values.MmapedDict = ForgivingValues  # type: ignore[attr-defined]
 
 
 class Workers(Collector):

@@ -121,7 +121,7 @@ _SHAPES = (
     ),
     (
         re.compile(r"eyJ").search,
-        re.compile(r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*"),
+        re.compile(r"(?<![\w-])eyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*"),
         REDACTED,
     ),
     (

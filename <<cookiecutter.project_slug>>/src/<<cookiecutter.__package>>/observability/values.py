@@ -1,0 +1,123 @@
+"""The values of metrics in a worker: files that cannot kill it, and writes without detours."""
+
+import mmap
+import os
+import struct
+import threading
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import Histogram, values
+from prometheus_client.mmap_dict import MmapedDict
+
+from . import shared
+
+_FILE_BYTES = 65_536
+_pack = struct.Struct("dd").pack
+_writing = threading.Lock()
+
+
+class AllocatedValues(MmapedDict):
+    """Values in a file whose blocks are there before they are written.
+
+    prometheus_client maps a sparse file: on a full disk, writing to it is SIGBUS, which kills the
+    worker. Raises OSError instead, when the file is made or grows.
+    """
+
+    def __init__(self, filename: str, read_mode: bool = False) -> None:
+        if not read_mode:
+            with open(filename, "ab") as file:
+                if file.tell() == 0:
+                    os.posix_fallocate(file.fileno(), 0, _FILE_BYTES)
+        super().__init__(filename, read_mode)
+
+    def _init_value(self, key: str) -> None:
+        if self._used + len(key.encode()) + 32 > self._capacity:
+            self._grow()
+        super()._init_value(key)
+
+    def _grow(self) -> None:
+        os.posix_fallocate(self._f.fileno(), 0, self._capacity * 2)
+
+
+class ForgivingValues(AllocatedValues):
+    """Values in plain memory where no file can be had: lost to scrapes, harmless to requests."""
+
+    def __init__(self, filename: str, read_mode: bool = False) -> None:
+        try:
+            super().__init__(filename, read_mode)
+        except OSError:
+            self._f = None  # type: ignore[assignment]
+            self._fname = filename
+            self._positions: dict[str, int] = {}
+            self._use_memory(b"\x08\0\0\0\0\0\0\0", _FILE_BYTES)
+            self._used = 8
+
+    def _grow(self) -> None:
+        if self._f is not None:
+            try:
+                return super()._grow()
+            except OSError:
+                self._f.close()
+                self._f = None  # type: ignore[assignment]
+        self._use_memory(self._m[: self._used], self._capacity * 2)
+
+    def _use_memory(self, content: bytes, capacity: int) -> None:
+        shared.count_lost_value_file()
+        self._m = mmap.mmap(-1, capacity)
+        self._m[: len(content)] = content
+        self._capacity = capacity
+
+
+values.MmapedDict = ForgivingValues  # type: ignore[attr-defined]
+
+
+class Cell:
+    """One value's place in its file.
+
+    prometheus_client's own road to it takes a lock, asks for the process id and looks its place
+    up by name, each time: three times the cost of the write. Only for values that nothing else
+    writes; hold `_writing`.
+    """
+
+    __slots__ = ("_memory", "_place", "_value")
+
+    def __init__(self, value: Any) -> None:
+        place = value._file._positions[value._key]
+        self._memory = value._file._m
+        self._place = slice(place, place + 16)
+        self._value = value._value
+
+    def add(self, amount: float) -> None:
+        value = self._value = self._value + amount
+        self._memory[self._place] = _pack(value, 0.0)
+
+
+def adder(metric: Any) -> Callable[[float], None]:
+    """`inc` of a counter or gauge whose only writer is the caller."""
+    if not metric._value._multiprocess:
+        return metric.inc  # type: ignore[no-any-return]
+    cell = Cell(metric._value)
+
+    def add(amount: float) -> None:
+        with _writing:
+            cell.add(amount)
+
+    return add
+
+
+def observer(histogram: Histogram) -> Callable[[float], None]:
+    """`observe` of a histogram whose only writer is the caller."""
+    if not histogram._sum._multiprocess:
+        return histogram.observe
+    total, bounds = Cell(histogram._sum), histogram._upper_bounds
+    buckets = [Cell(bucket) for bucket in histogram._buckets]
+
+    def observe(amount: float) -> None:
+        bucket = buckets[bisect_left(bounds, amount)]
+        with _writing:
+            total.add(amount)
+            bucket.add(1)
+
+    return observe
