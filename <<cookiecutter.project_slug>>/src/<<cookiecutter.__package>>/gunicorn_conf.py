@@ -52,13 +52,15 @@ class PatientWorker(ThreadWorker):
     """Answers also the connections that waited to be accepted when it was told to stop."""
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        if not enabled and not self.alive:
+        super().set_accept_enabled(enabled)
+        if not self.alive:
             for listener in self.sockets:
                 before = -1
                 while before != self.nr_conns:
                     before = self.nr_conns
                     self.accept(listener)
-        super().set_accept_enabled(enabled)
+                # Left open, it would take connections that nobody answers.
+                listener.close()
 
 
 bind = f"0.0.0.0:{settings.port}"

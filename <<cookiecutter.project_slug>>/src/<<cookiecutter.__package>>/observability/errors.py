@@ -55,6 +55,8 @@ def _note_failures(app: Flask) -> None:
     def noting(error: Exception) -> HTTPException | ResponseReturnValue:
         if identity := current_identity():
             identity.failure = error
+            # Where the exception reaches the server, Flask has forgotten the request by then.
+            identity.take_route(request)
         return handle(error)
 
     app.handle_user_exception = noting  # type: ignore[assignment, method-assign]
@@ -98,7 +100,6 @@ def _init_sentry(app: Flask, settings: Settings, losses: Losses) -> None:
         auto_enabling_integrations=False,
         # Local variables hold what cannot be told from a secret.
         include_local_variables=False,
-        send_default_pii=False,
         max_breadcrumbs=0,
         shutdown_timeout=FLUSH_SECONDS,
         before_send=_scrubbed,

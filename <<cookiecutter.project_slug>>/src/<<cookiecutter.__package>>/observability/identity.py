@@ -6,6 +6,8 @@ from contextvars import ContextVar, copy_context
 from random import getrandbits
 from typing import Any, ParamSpec, TypeVar
 
+from flask import Request
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -61,6 +63,13 @@ class Identity:
         self.endpoint: str | None = None
         self.seconds = 0.0
         self.size: int | None = None
+
+    def take_route(self, request: Request) -> None:
+        """Path, route and endpoint of a request that Flask has matched."""
+        self.path = request.path
+        if (rule := request.url_rule) is not None:
+            self.route = rule.rule
+            self.endpoint = rule.endpoint
 
 
 _current: ContextVar[Identity | None] = ContextVar("identity", default=None)

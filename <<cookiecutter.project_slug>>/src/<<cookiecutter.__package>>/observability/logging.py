@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import random
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import structlog
@@ -22,7 +22,7 @@ from ..settings import SLOW_REQUEST_SECONDS, Settings
 from .identity import Identity, current_identity
 from .lines import LineWriter
 from .losses import Losses
-from .redaction import scrub, scrub_short_text, scrub_text
+from .redaction import described, scrub, scrub_short_text, scrub_text
 from .shared import LONGEST_LINE
 from .values import adder
 
@@ -39,6 +39,9 @@ RESERVED = frozenset(
 # Lines that tell what another line tells already, or nothing.
 _QUIETER = {"werkzeug": "WARNING", "urllib3": "WARNING", "alembic.runtime.plugins": "WARNING"}
 _OF_A_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# What a long line never loses a part of.
+_WHOLE = RESERVED - {"message", "exception", "path", "route", "logger", "user_id"}
+_PARAMETERS = frozenset(("event", "method_name"))
 _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 
 
@@ -160,6 +163,31 @@ class Lines(logging.Handler):
             self._losses.count("logs", reason)
 
 
+def _method(level: str, **always: Any) -> Callable[..., Any]:
+    def log(self: Any, message: object = None, /, *args: object, **fields: Any) -> Any:
+        return self._proxy_to_logger(level, message, *args, **always | _beside_parameters(fields))
+
+    return log
+
+
+class ServiceLogger(structlog.stdlib.BoundLogger):
+    """structlog's logger, which takes fields that have the names of its own parameters too."""
+
+    def bind(self, **fields: Any) -> Self:
+        return super().bind(**_beside_parameters(fields))
+
+    debug = _method("debug")
+    info = _method("info")
+    warning = _method("warning")
+    error = _method("error")
+    critical = _method("critical")
+    exception = _method("error", exc_info=True)
+
+
+def _beside_parameters(fields: Fields) -> Fields:
+    return {f"field_{name}" if name in _PARAMETERS else name: fields[name] for name in fields}
+
+
 def configure_logging(
     settings: Settings,
     registry: CollectorRegistry | None = None,
@@ -182,8 +210,8 @@ def configure_logging(
             structlog.stdlib.PositionalArgumentsFormatter(),
             _to_record,
         ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=ServiceLogger,
+        logger_factory=logging.getLogger,
         cache_logger_on_first_use=True,
     )
     return lines
@@ -208,7 +236,9 @@ def encode(line: Fields) -> bytes:
     for longest in (8192, 2048, 512, 128, 32):
         if len(text) <= LONGEST_LINE:
             return text
-        line = {name: _cut(value, longest) for name, value in line.items()} | {"truncated": True}
+        line = {
+            name: value if name in _WHOLE else _cut(value, longest) for name, value in line.items()
+        } | {"truncated": True}
         text = orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
     if len(text) > LONGEST_LINE:
         ours = {name: value for name, value in line.items() if name in RESERVED}
@@ -228,7 +258,7 @@ class Console:
 
     def __call__(self, line: Fields) -> bytes:
         shown = {
-            name: value.translate(_CONTROL) if isinstance(value, str) else value
+            name.translate(_CONTROL): value.translate(_CONTROL) if isinstance(value, str) else value
             for name, value in line.items()
             if name not in self._HIDDEN
         }
@@ -237,11 +267,12 @@ class Console:
         shown["level"] = str(shown["level"]).lower()
         text = str(self._render(None, "", shown))
         if isinstance(exception, Mapping):
-            text += f"\n{exception['stacktrace']}"
+            text += f"\n{str(exception['stacktrace']).translate(_CONTROL_IN_LINES)}"
         return text.encode(errors="backslashreplace") + b"\n"
 
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
+_CONTROL_IN_LINES = {code: text for code, text in _CONTROL.items() if code not in (9, 10)}
 _seconds: tuple[int, str] = (-1, "")
 
 
@@ -261,6 +292,8 @@ def _to_record(_: Any, __: str, event: Any) -> Any:
     # that no field can collide with an attribute of LogRecord.
     message = event.pop("event", "")
     passed = {name: event.pop(name) for name in ("exc_info", "stack_info") if name in event}
+    # The frames between the caller and logging's own: structlog's two and `log`.
+    passed["stacklevel"] = event.pop("stacklevel", 1) + 3
     return (message,), {**passed, "extra": {"fields": event}}
 
 
@@ -283,18 +316,14 @@ def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception:
-        return f"{record.msg} {record.args}"
+        return f"{described(record.msg)} {described(record.args or '')}".rstrip()
 
 
 def _exception(error: BaseException) -> Fields:
-    try:
-        message = str(error)
-    except Exception:
-        message = "<cannot be shown>"
     stack = "".join(traceback.format_exception(error, limit=-64))
     return {
         "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
-        "message": scrub_text(message),
+        "message": scrub_text(described(error)),
         "stacktrace": scrub_text(stack),
     }
 

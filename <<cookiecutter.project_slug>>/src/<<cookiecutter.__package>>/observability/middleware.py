@@ -9,7 +9,7 @@ from ipaddress import ip_network
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from werkzeug.wrappers import Request
+from flask import Request
 
 from ..settings import Settings
 from .identity import Identity, identity_of, set_identity
@@ -89,11 +89,7 @@ class Middleware:
             identity.method = method
         request: Request | None = environ.get("werkzeug.request")
         if request is not None:
-            identity.path = request.path
-            rule = getattr(request, "url_rule", None)
-            if rule is not None:
-                identity.route = rule.rule
-                identity.endpoint = rule.endpoint
+            identity.take_route(request)
         identity.remote_address = environ.get("REMOTE_ADDR")
         identity.client_ip = self._client_ip(identity.remote_address)
         for observer in self._observers:

@@ -11,18 +11,20 @@ addresses. Do not log what you would not show.
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import islice
 
 REDACTED = "REDACTED"
 
 _DEEPEST = 12
+_MOST_VALUES = 10_000
 _LONGEST = 32_768
 
 # At least what sentry_sdk.scrubber's deny lists name, and OpenTelemetry's sensitive URL keys
 # (semantic conventions, attribute url.query). A test holds this to both.
 _SECRET_WORDS = frozenset(
     "apikey auth authorization bearer cookie cookies credential credentials csrf csrftoken cvc cvv"
-    " iban jwt nino otp passcode passphrase passport passwd password passwords phpsessid pin"
-    " privatekey pwd secret secrets session sessionid sid sig signature ssn symfony token xsrf"
+    " iban jsessionid jwt nino otp passcode passphrase passport passwd password passwords phpsessid"
+    " pin privatekey pwd secret secrets session sessionid sid sig signature ssn symfony token xsrf"
     " csrfmiddlewaretoken accesstoken refreshtoken idtoken cardnumber".split()
 )
 _SECRET_PHRASES = (
@@ -135,6 +137,17 @@ _SHAPES = (
         REDACTED,
     ),
     (
+        # The values of the row, in what PostgreSQL says of a key that exists already.
+        re.compile(r"Key \(").search,
+        re.compile(r"(?P<key>\bKey \([^()]{0,512}\)=\()[^\r\n]*?(?=\) |\)$|\Z)", re.M),
+        rf"\g<key>{REDACTED}",
+    ),
+    (
+        re.compile(r"hooks\.slack\.com").search,
+        re.compile(r"(hooks\.slack\.com/services/)\S+"),
+        rf"\g<1>{REDACTED}",
+    ),
+    (
         re.compile(r"\d{4}[ -]?\d").search,
         re.compile(r"(?<![\w.-])[2-6](?:[ -]?\d){12,18}(?![\w-])(?!\.\d)"),
         _card,
@@ -165,35 +178,38 @@ scrub_short_text = lru_cache(maxsize=8192)(scrub_text)
 """scrub_text for what repeats, such as the paths of requests."""
 
 
-def scrub(value: object, depth: int = 0) -> object:
-    """A copy of a value, safe to send: containers walked, secret fields and shapes replaced."""
+def scrub(value: object) -> object:
+    """A copy of a value, safe to send: secret fields and shapes replaced, of bounded size."""
+    return _scrub(value, 0, [_MOST_VALUES])
+
+
+def _scrub(value: object, depth: int, left: list[int]) -> object:
+    left[0] -= 1
+    if left[0] < 0 or depth > _DEEPEST:
+        return "…"
     if isinstance(value, str):
         return scrub_text(value)
-    if value is None or isinstance(value, bool | int | float):
-        return _number(value)
-    if depth >= _DEEPEST:
-        return "…"
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        # A card number can come as an integer; beyond 64 bits JSON readers disagree.
+        text = "" if abs(value) < 10**11 else scrub_text(described(value))
+        return text if text == REDACTED or abs(value) >= 2**63 else value
     if isinstance(value, Mapping):
+        named = ((described(name), item) for name, item in islice(value.items(), left[0] + 1))
         return {
-            scrub_text(str(name)): REDACTED
-            if is_secret_name(str(name)) and item is not None
-            else scrub(item, depth + 1)
-            for name, item in list(value.items())
+            scrub_text(name): REDACTED
+            if is_secret_name(name) and item is not None
+            else _scrub(item, depth + 1, left)
+            for name, item in named
         }
     if isinstance(value, list | tuple | set | frozenset):
-        return [scrub(item, depth + 1) for item in list(value)]
-    return scrub_text(_described(value))
+        return [_scrub(item, depth + 1, left) for item in islice(value, left[0] + 1)]
+    return scrub_text(described(value))
 
 
-def _number(value: bool | int | float | None) -> object:
-    # A card number can come as an integer; beyond 64 bits JSON readers disagree.
-    if isinstance(value, int) and not -(10**11) < value < 10**11:
-        text = scrub_text(str(value))
-        return text if text == REDACTED or not -(2**63) <= value < 2**63 else value
-    return value
-
-
-def _described(value: object) -> str:
+def described(value: object) -> str:
+    """Any object as text, also one that cannot be shown."""
     try:
         return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
     except Exception:

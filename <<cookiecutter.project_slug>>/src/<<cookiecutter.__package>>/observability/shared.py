@@ -6,14 +6,16 @@ keeps what is here.
 
 import mmap
 import struct
-from tempfile import TemporaryFile
+import tempfile
+from pathlib import Path
 
 LONGEST_LINE = 16_384
 
 _DRAINING, _LOST_FILES, _PATIENCE, _TAIL = 0, 4, 8, 16
 _memory = mmap.mmap(-1, _TAIL + 4 + LONGEST_LINE + 1)
 
-line_lock = TemporaryFile()  # noqa: SIM115 - lives as long as the process, locked by fcntl
+line_lock, _name = tempfile.mkstemp()
+Path(_name).unlink()
 """Its record lock orders the writers of log lines; the kernel frees it when a process dies."""
 
 
