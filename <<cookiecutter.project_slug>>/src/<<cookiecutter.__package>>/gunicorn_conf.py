@@ -23,6 +23,7 @@ if _own_directory:
 from gunicorn.arbiter import Arbiter  # noqa: E402
 from gunicorn.config import Config  # noqa: E402
 from gunicorn.glogging import Logger  # noqa: E402
+from gunicorn.sock import BaseSocket  # noqa: E402
 from gunicorn.workers.base import Worker  # noqa: E402
 from gunicorn.workers.gthread import ThreadWorker  # noqa: E402
 from prometheus_client import CollectorRegistry  # noqa: E402
@@ -50,6 +51,11 @@ class ServiceLogger(Logger):
 
 class PatientWorker(ThreadWorker):
     """Answers also the connections that waited to be accepted when it was told to stop."""
+
+    def accept(self, listener: BaseSocket) -> None:
+        # One poll can tell of the signal and of a connection: the listener is closed by then.
+        if listener.sock is not None:
+            super().accept(listener)
 
     def set_accept_enabled(self, enabled: bool) -> None:
         super().set_accept_enabled(enabled)

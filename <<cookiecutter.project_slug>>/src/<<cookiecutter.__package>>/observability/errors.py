@@ -17,7 +17,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from ..settings import Settings
-from .identity import Identity, current_identity
+from .identity import Identity, current_identity, identity_of_failure, set_identity
 from .losses import Losses
 from .redaction import scrub
 
@@ -65,6 +65,7 @@ def _note_failures(app: Flask) -> None:
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
     if failed.exc_value is not None and not isinstance(failed.exc_value, SystemExit):
         name = failed.thread.name if failed.thread else None
+        set_identity(identity_of_failure(failed.exc_value))
         _log.error("thread failed", exc_info=failed.exc_value, extra={"thread_name": name})
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from random import getrandbits
 from typing import Any, ParamSpec, TypeVar
@@ -11,6 +12,7 @@ from flask import Request
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_IDENTITY = "_identity_of_request"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}"
@@ -124,6 +126,17 @@ def in_request_context(function: Callable[P, T]) -> Callable[P, T]:
     context = copy_context()
 
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        return context.copy().run(function, *args, **kwargs)
+        try:
+            return context.copy().run(function, *args, **kwargs)
+        except Exception as error:
+            with suppress(AttributeError):
+                setattr(error, _IDENTITY, context.get(_current))
+            raise
 
     return run
+
+
+def identity_of_failure(error: BaseException) -> Identity | None:
+    """Whose request started the thread that failed."""
+    identity: Identity | None = getattr(error, _IDENTITY, None)
+    return identity

@@ -1,8 +1,10 @@
 """Whole lines to one stream that several processes and threads share.
 
-A pipe keeps only PIPE_BUF (4,096) bytes whole (pipe(7)), and one whose reader stalls blocks its
-writers. So writers take turns by a lock that the kernel frees when its holder dies, never wait
-for a reader longer than PATIENCE in a second, and finish each other's lines.
+Each line is one write, which never blocks. What is at most PIPE_BUF (4,096) bytes long, a pipe
+takes whole (pipe(7)) and needs no lock: waiting for one costs a request more than all the rest
+of its line. A longer line is written only where the pipe surely has room for all of it, which
+Linux then fills without letting another writer in. A reader that is behind is waited for; one that
+stalls, for PATIENCE once in a second: lines are lost then, and counted.
 """
 
 import fcntl
@@ -10,6 +12,9 @@ import os
 import select
 import socket
 import stat
+import struct
+import termios
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +22,11 @@ from pathlib import Path
 from . import shared
 
 PATIENCE = 0.05
+"""Seconds without a byte taken after which a reader has stalled."""
+
+LONGEST_WAIT = 1.0
 _PIPE_BYTES = 1024 * 1024
+_PAGE = select.PIPE_BUF
 
 
 class LineWriter:
@@ -26,58 +35,82 @@ class LineWriter:
     def __init__(self, descriptor: int, file: Path | None = None) -> None:
         self._file = file
         self._looked = 0.0
-        self._descriptor = descriptor
-        self._send = self._open(descriptor) if file is None else self._reopen()
+        self._alone = threading.Lock()
+        self._given = self._descriptor = descriptor
+        self._former = -1
+        self._socket: socket.socket | None = None
+        self._capacity = 0
+        """Bytes the pipe can hold; 0 where the stream is none."""
+        self._send: Callable[[bytes], int] = lambda line: os.write(self._descriptor, line)
+        if file is None:
+            self._use_without_blocking(descriptor)
 
     def write(self, line: bytes) -> bool:
-        """Write one line, newline included; False where it is lost. The caller holds a lock."""
-        if self._file and time.monotonic() - self._looked > 1:
-            self._send = self._reopen()
-        fcntl.lockf(shared.line_lock, fcntl.LOCK_EX)
+        """Write one line, newline included; False where it is lost."""
         try:
-            torn = shared.torn_line()
-            if torn:
-                rest = self._push(torn)
-                shared.set_torn_line(rest)
-                if rest:
-                    return False
-            rest = self._push(line)
-            if rest and len(rest) < len(line):
-                shared.set_torn_line(rest)
-                return True
-            return not rest
-        finally:
-            fcntl.lockf(shared.line_lock, fcntl.LOCK_UN)
-
-    def _push(self, data: bytes) -> bytes:
-        """Send what the reader takes within its patience; what is left over comes back."""
-        waited = False
-        while data:
+            if self._file and time.monotonic() - self._looked > 1:
+                self._follow(self._file)
+            if self._capacity and len(line) > _PAGE:
+                return self._write_long(line)
             try:
-                data = data[self._send(data) :]
+                return self._send(line) == len(line)
             except BlockingIOError:
-                if waited or not self._wait():
-                    break
-                waited = True
-            except OSError:
-                break
-        return data
-
-    def _wait(self) -> bool:
-        now = time.monotonic()
-        if now < shared.impatient_until():
+                return self._wait(self._is_writable) and self._send(line) == len(line)
+        except OSError:
             return False
-        shared.set_impatient_until(now + 1)
-        reader = select.poll()
-        reader.register(self._descriptor, select.POLLOUT)
-        return bool(reader.poll(PATIENCE * 1000))
 
-    def _open(self, descriptor: int) -> Callable[[bytes], int]:
+    def _write_long(self, line: bytes) -> bool:
+        def has_room() -> bool:
+            # A page of a pipe can be half empty, where the next write did not fit into the rest.
+            return 2 * self._queued() + len(line) + 2 * _PAGE <= self._capacity
+
+        with self._alone:
+            fcntl.lockf(shared.line_lock, fcntl.LOCK_EX)
+            try:
+                return (has_room() or self._wait(has_room)) and self._send(line) == len(line)
+            finally:
+                fcntl.lockf(shared.line_lock, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Give back what was opened here."""
+        opened = {self._former, self._descriptor} - {-1, self._given}
+        self._descriptor = self._former = -1
+        for descriptor in opened:
+            os.close(descriptor)
+        if self._socket:
+            self._socket.close()
+
+    def _wait(self, is_ready: Callable[[], bool]) -> bool:
+        now = began = progress = time.monotonic()
+        least = self._queued()
+        while now >= shared.impatient_until() and now - began < LONGEST_WAIT:
+            if is_ready():
+                return True
+            time.sleep(0.001)
+            now, queued = time.monotonic(), self._queued()
+            if queued != least:
+                least, progress = queued, now
+            elif now - progress > PATIENCE:
+                shared.set_impatient_until(now + 1)
+        return False
+
+    def _queued(self) -> int:
+        """Bytes that nobody has read yet, where that can be told."""
+        if not self._capacity:
+            return 0
+        return int(struct.unpack("i", fcntl.ioctl(self._descriptor, termios.FIONREAD, b"1234"))[0])
+
+    def _is_writable(self) -> bool:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        return bool(poll.poll(0))
+
+    def _use_without_blocking(self, descriptor: int) -> None:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISSOCK(mode):
-            connection = socket.socket(fileno=os.dup(descriptor))
-            return lambda data: connection.send(data, socket.MSG_DONTWAIT)
-        if stat.S_ISFIFO(mode):
+            self._socket = connection = socket.socket(fileno=os.dup(descriptor))
+            self._send = lambda line: connection.send(line, socket.MSG_DONTWAIT)
+        elif stat.S_ISFIFO(mode):
             try:
                 # A description of our own: O_NONBLOCK on the inherited one would bind others too.
                 self._descriptor = os.open(
@@ -85,20 +118,23 @@ class LineWriter:
                 )
                 fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             except OSError:
-                pass
-        return lambda data: os.write(self._descriptor, data)
+                pass  # a smaller pipe, or one that blocks, is better than none
+            self._capacity = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ)
 
-    def _reopen(self) -> Callable[[bytes], int]:
-        assert self._file is not None
-        self._looked = time.monotonic()
-        try:
-            there, ours = self._file.stat(), os.fstat(self._descriptor)
-            if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
-                return self._send
-        except (OSError, AttributeError):
-            pass
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        previous, self._descriptor = self._descriptor, os.open(self._file, flags, 0o640)
-        if previous > 2:
-            os.close(previous)
-        return lambda data: os.write(self._descriptor, data)
+    def _follow(self, file: Path) -> None:
+        """Open the file, anew where another has taken its name."""
+        with self._alone:
+            try:
+                there, ours = file.stat(), os.fstat(self._descriptor)
+                if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+                    self._looked = time.monotonic()
+                    return
+            except OSError:
+                pass
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            # The former one is left open for a moment: another thread may be writing to it.
+            opened = os.open(file, flags, 0o640)
+            former, self._former, self._descriptor = self._former, self._descriptor, opened
+            self._looked = time.monotonic()
+            if former >= 0:
+                os.close(former)

@@ -23,10 +23,12 @@ from .identity import Identity, current_identity
 from .lines import LineWriter
 from .losses import Losses
 from .redaction import described, scrub, scrub_short_text, scrub_text
-from .shared import LONGEST_LINE
 from .values import adder
 
 Fields = dict[str, object]
+LONGEST_LINE = 16_384
+"""Bytes, the newline included."""
+
 get_logger = structlog.stdlib.get_logger
 
 # Names of ours, and those that log stores treat in their own way: a caller's field of one of
@@ -81,6 +83,14 @@ class Lines(logging.Handler):
                 for level in _LEVELS.values()
             }
 
+    def createLock(self) -> None:  # noqa: N802 - logging's name
+        """None: lines are written whole without it, and a reader that stalls queues no threads."""
+        self.lock = None
+
+    def close(self) -> None:
+        self._writer.close()
+        super().close()
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._write(self._line_of(record), record.levelno)
@@ -117,13 +127,10 @@ class Lines(logging.Handler):
             line["client_ip"] = request.client_ip
         if level == logging.ERROR:
             line.update(_where_it_failed(request))
-        self.acquire()
         try:
             self._write(line, level)
         except Exception as error:
             self._lose(type(error).__name__)
-        finally:
-            self.release()
 
     def _line_of(self, record: logging.LogRecord) -> Fields:
         line: Fields = {
@@ -197,6 +204,7 @@ def configure_logging(
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, Lines)]:
         root.removeHandler(handler)
+        handler.close()
     lines = Lines(settings, registry, losses)
     root.addHandler(lines)
     root.setLevel(settings.log_level)

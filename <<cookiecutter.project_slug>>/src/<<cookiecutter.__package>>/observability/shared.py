@@ -9,14 +9,12 @@ import struct
 import tempfile
 from pathlib import Path
 
-LONGEST_LINE = 16_384
-
-_DRAINING, _LOST_FILES, _PATIENCE, _TAIL = 0, 4, 8, 16
-_memory = mmap.mmap(-1, _TAIL + 4 + LONGEST_LINE + 1)
+_DRAINING, _LOST_FILES, _PATIENCE = 0, 4, 8
+_memory = mmap.mmap(-1, 16)
 
 line_lock, _name = tempfile.mkstemp()
 Path(_name).unlink()
-"""Its record lock orders the writers of log lines; the kernel frees it when a process dies."""
+"""Its record lock orders the writers of long log lines; the kernel frees it when a process dies."""
 
 
 def begin_drain() -> None:
@@ -35,17 +33,6 @@ def impatient_until() -> float:
 
 def set_impatient_until(moment: float) -> None:
     struct.pack_into("d", _memory, _PATIENCE, moment)
-
-
-def torn_line() -> bytes:
-    """What is still to be written of a line that the pipe took a part of. Hold `line_lock`."""
-    (size,) = struct.unpack_from("I", _memory, _TAIL)
-    return _memory[_TAIL + 4 : _TAIL + 4 + size]
-
-
-def set_torn_line(rest: bytes) -> None:
-    _memory[_TAIL + 4 : _TAIL + 4 + len(rest)] = rest
-    struct.pack_into("I", _memory, _TAIL, len(rest))
 
 
 def lost_value_files() -> int:
