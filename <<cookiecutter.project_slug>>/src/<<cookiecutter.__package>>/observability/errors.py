@@ -9,6 +9,7 @@ import atexit
 import logging
 import sys
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -85,10 +86,13 @@ def _init_sentry(app: Flask, settings: Settings, losses: Losses) -> None:
     class CountingTransport(HttpTransport):
         """Counts the events that do not reach the server."""
 
-        def record_lost_event(self, reason: str, *args: Any, **kwargs: Any) -> None:
-            if reason not in ("sample_rate", "before_send"):
+        def record_lost_event(
+            self, reason: str, data_category: Any = None, item: Any = None, *, quantity: int = 1
+        ) -> None:
+            kind = item.data_category if item else data_category
+            if kind == "error" and reason not in ("sample_rate", "before_send"):
                 losses.count("errors", reason)
-            super().record_lost_event(reason, *args, **kwargs)
+            super().record_lost_event(reason, data_category, item, quantity=quantity)
 
     assert settings.sentry_dsn is not None
     sentry_sdk.init(
@@ -123,8 +127,9 @@ class Reporter(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         if error is None or record.name.startswith("sentry_sdk") or hasattr(error, _REPORTED):
             return
-        try:
+        with suppress(Exception):
             setattr(error, _REPORTED, True)
+        try:
             self._report(error, record)
         except Exception:
             self.handleError(record)

@@ -129,7 +129,7 @@ def in_request_context(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return context.copy().run(function, *args, **kwargs)
         except Exception as error:
-            with suppress(AttributeError):
+            with suppress(Exception):
                 setattr(error, _IDENTITY, context.get(_current))
             raise
 
