@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Feature -> the paths that exist for it alone. A feature is a line of `_tiers` in cookiecutter.json, or an option and its
-# value. A path that several features list stays while one of them is on.
+# Feature -> the paths that exist for it alone. A feature is a line of `_tiers` in cookiecutter.json, or an option and
+# its value. A path that several features list stays while one of them is on.
 FEATURES: dict[str, tuple[str, ...]] = {
     "database=postgresql": (
         "migrations",
@@ -43,7 +43,9 @@ def check_table(answers: Mapping[str, Any], features: Mapping[str, tuple[str, ..
     for tier, definition in answers["_tiers"].items():
         for feature in definition["features"]:
             if feature not in features:
-                raise TableError(f"tier {tier} has the feature {feature!r}: give it a line in hooks/post_gen_project.py")
+                raise TableError(
+                    f"tier {tier} has the feature {feature!r}: give it a line in hooks/post_gen_project.py"
+                )
     for feature, paths in features.items():
         for path in paths:
             if not (root / path).exists():

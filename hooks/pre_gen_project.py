@@ -32,11 +32,12 @@ CHANGING_STANDARD_LIBRARY = """
 # What a service installs, with hyphens as underscores; a test compares this with the service's constraints.txt.
 DEPENDENCIES = """
     alembic annotated_types ast_serialize async_timeout attrs blinker cachelib certifi charset_normalizer click
-    colorama flask flask_migrate flask_sqlalchemy gunicorn hatchling idna iniconfig itsdangerous jinja2 jsonschema
-    jsonschema_specifications librt mako markupsafe mypy mypy_extensions orjson packaging pathspec pluggy
-    prometheus_client prometheus_flask_exporter psycopg psycopg_binary pydantic pydantic_core pydantic_settings
-    pygments pytest python_dotenv redis referencing requests rpds_py ruff sentry_sdk sqlalchemy structlog tomlkit
-    trove_classifiers types_jsonschema types_requests typing_extensions typing_inspection tzdata urllib3 werkzeug
+    colorama flask flask_migrate flask_sqlalchemy gunicorn hatchling idna iniconfig itsdangerous jinja2
+    jsonschema jsonschema_specifications librt mako markupsafe mypy mypy_extensions orjson packaging pathspec
+    pluggy prometheus_client prometheus_flask_exporter psutil psycopg psycopg_binary pydantic pydantic_core
+    pydantic_settings pygments pytest python_dotenv redis referencing requests rpds_py ruff sentry_sdk
+    sqlalchemy structlog tomlkit trove_classifiers types_jsonschema types_psutil types_requests
+    typing_extensions typing_inspection tzdata urllib3 werkzeug
 """
 
 # Other names that these, and the tracing of large services, are imported under; and the installers.
@@ -69,7 +70,9 @@ def unwanted(character: str) -> str | None:
 def name_refusal(variable: str, value: str) -> str | None:
     """Says in one line why a project or team cannot be called this, or returns None."""
     if not visible(value):
-        return f"{variable} is empty: type a name, for example {variable}={'Orders' if variable != 'team' else 'platform'}"
+        return (
+            f"{variable} is empty: type a name, for example {variable}={'Orders' if variable != 'team' else 'platform'}"
+        )
     for position, character in enumerate(value, start=1):
         if problem := unwanted(character):
             rest = " ".join("".join(" " if unwanted(each) else each for each in value).split())
@@ -124,8 +127,8 @@ def slug_refusal(slug: str) -> str | None:
     instead = f"type for example project_slug={suggestion(slug)}"
     if not SLUG.fullmatch(slug) or len(slug) > LONGEST_SLUG:
         return (
-            f"project_slug {slug!r} is no host name that Kubernetes takes: a letter, then lower-case letters, digits and "
-            f"hyphens, no hyphen at the end, at most {LONGEST_SLUG} characters; {instead}"
+            f"project_slug {slug!r} is no host name that Kubernetes takes: a letter, then lower-case letters, digits "
+            f"and hyphens, no hyphen at the end, at most {LONGEST_SLUG} characters; {instead}"
         )
     if owner := taken_by(slug):
         return f"project_slug {slug!r} is the name of {owner}; {instead}"

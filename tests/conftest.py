@@ -1,0 +1,71 @@
+"""What the tests share: a committed copy of the template, and services generated once for each set of answers."""
+
+import functools
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from template_checkout import ROOT, Generate, combinations, commit, copy_template, generate_with_cookiecutter, run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps the tests and the user's own settings of git, Cookiecutter and make apart."""
+    folder = tmp_path_factory.mktemp("settings")
+    (folder / "cookiecutter.yaml").write_text(
+        f"replay_dir: {folder}/replay\ncookiecutters_dir: {folder}/cookiecutters\n"
+    )
+    patch = pytest.MonkeyPatch()
+    patch.setenv("COOKIECUTTER_CONFIG", str(folder / "cookiecutter.yaml"))
+    patch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for role in ("AUTHOR", "COMMITTER"):
+        patch.setenv(f"GIT_{role}_NAME", "A. Owner")
+        patch.setenv(f"GIT_{role}_EMAIL", "owner@example.com")
+    for name in ("ARGS", "OUT", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "GIT_DIR", "GIT_WORK_TREE"):
+        patch.delenv(name, raising=False)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as a clean git checkout of its own. Tests that change it take `own_template`."""
+    copy = copy_template(tmp_path_factory.mktemp("template") / "cookiecutter-flask-observability")
+    commit(copy, "The template")
+    return copy
+
+
+@pytest.fixture
+def own_template(template: Path, tmp_path: Path) -> Path:
+    """A clean checkout of the template for one test to change."""
+    copy = tmp_path / "own" / template.name
+    shutil.copytree(template, copy, symlinks=True)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def service(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Generate:
+    """Generates a service, once for each set of answers. Tests read it and leave it as it is."""
+
+    @functools.cache
+    def generate(**answers: str) -> Path:
+        return generate_with_cookiecutter(template, tmp_path_factory.mktemp("services"), **answers)
+
+    return generate
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test that takes `answers` once for each combination of options."""
+    if "answers" in metafunc.fixturenames:
+        each = combinations()
+        names = [f"{one['scale_tier']}-{one['database']}-{one['cache']}" for one in each]
+        metafunc.parametrize("answers", each, ids=names)
+
+
+@pytest.fixture(scope="session")
+def new_environment() -> None:
+    """What `make new` installs on its first run."""
+    run(sys.executable, ROOT / "scripts" / "environment.py", "new", cwd=ROOT)
