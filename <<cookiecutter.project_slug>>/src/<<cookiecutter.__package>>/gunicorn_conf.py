@@ -14,7 +14,7 @@ from types import FrameType
 
 # prometheus_client chooses how it keeps values when it is imported, by this variable.
 _memory = "/dev/shm"  # noqa: S108 - a fresh directory is made in it
-_own_directory = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+_own_directory = not os.environ.get("PROMETHEUS_MULTIPROC_DIR")
 if _own_directory:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(
         prefix="metrics-", dir=_memory if os.access(_memory, os.W_OK) else None

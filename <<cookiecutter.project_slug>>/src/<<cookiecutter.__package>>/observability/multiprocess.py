@@ -7,6 +7,7 @@ the worker's, so a scrape reads the living and one more, however many have died.
 
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from .process import ServiceProcesses
 from .values import AllocatedValues
 
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_VALUE_FILE = re.compile(r"(?:counter|histogram|summary|gauge_[a-z]+)_\d+\.db")
 _DEAD = "0"
 """Stands where a file's name holds a worker's process id: the file of all dead workers."""
 
@@ -41,11 +43,18 @@ def values_directory() -> Path:
 
 def empty_directory() -> None:
     """Remove an earlier run's values. Once a start: a reload keeps what was counted."""
-    for file in values_directory().glob("*.db"):
-        try:
+    directory = values_directory()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for file in _value_files(directory):
             file.unlink()
-        except OSError:
-            shared.count_lost_value_file()
+    except OSError:
+        shared.count_lost_value_file()
+
+
+def _value_files(directory: Path) -> list[Path]:
+    """The files that prometheus_client writes, and nobody's database."""
+    return [file for file in directory.glob("*.db") if _VALUE_FILE.fullmatch(file.name)]
 
 
 class Workers(Collector):
@@ -58,7 +67,7 @@ class Workers(Collector):
     def collect(self) -> Iterator[Metric]:
         with _files:
             # A newborn's file is empty for a moment.
-            files = [str(file) for file in self._directory.glob("*.db") if file.stat().st_size]
+            files = [str(file) for file in _value_files(self._directory) if file.stat().st_size]
             told = list(MultiProcessCollector.merge(files))
         yield from self._with_losses(told) if shared.lost_value_files() else told
 

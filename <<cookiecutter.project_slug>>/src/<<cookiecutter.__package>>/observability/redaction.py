@@ -24,8 +24,7 @@ _LONGEST = 32_768
 _SECRET_WORDS = frozenset(
     "apikey auth authorization bearer cookie cookies credential credentials csrf csrftoken cvc cvv"
     " iban jsessionid jwt nino otp passcode passphrase passport passwd password passwords phpsessid"
-    " pin privatekey pwd secret secrets session sessionid sid sig signature ssn symfony token xsrf"
-    " csrfmiddlewaretoken accesstoken refreshtoken idtoken cardnumber".split()
+    " pin privatekey pwd secret secrets session sessionid sid sig signature ssn symfony token xsrf".split()
 )
 _SECRET_PHRASES = (
     "access key",
@@ -54,6 +53,12 @@ _SECRET_PHRASES = (
     "x csrftoken",
     "x forwarded for",
 )
+# Servers write header names as `Clientsecret`: what was two words is one.
+_RUN_TOGETHER = frozenset(phrase.replace(" ", "") for phrase in _SECRET_PHRASES) | frozenset(
+    "accesstoken apisecret apitoken authtoken awsaccesskeyid clientsecret csrfmiddlewaretoken"
+    " dbpassword idtoken newpassword oldpassword passwordhash refreshtoken secretkey sessiontoken"
+    " userpassword usertoken".split()
+)
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 
@@ -61,7 +66,8 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 def is_secret_name(name: str) -> bool:
     """Whether a field of this name holds a secret: by whole words, so `apiKey` but not `author`."""
     words = [word.lower() for word in _WORD.findall(name[:128])]
-    if not _SECRET_WORDS.isdisjoint(words) or name.lower() in _SECRET_WORDS:
+    together = "".join(words)
+    if not _SECRET_WORDS.isdisjoint((*words, together)) or together in _RUN_TOGETHER:
         return True
     sentence = f" {' '.join(words)} "
     return any(f" {phrase} " in sentence for phrase in _SECRET_PHRASES)
