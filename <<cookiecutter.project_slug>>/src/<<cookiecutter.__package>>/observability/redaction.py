@@ -22,9 +22,10 @@ _LONGEST = 32_768
 # At least what sentry_sdk.scrubber's deny lists name, and OpenTelemetry's sensitive URL keys
 # (semantic conventions, attribute url.query). A test holds this to both.
 _SECRET_WORDS = frozenset(
-    "apikey auth authorization bearer cookie cookies credential credentials csrf csrftoken cvc cvv"
-    " iban jsessionid jwt nino otp passcode passphrase passport passwd password passwords phpsessid"
-    " pin privatekey pwd secret secrets session sessionid sid sig signature ssn symfony token xsrf".split()
+    "apikey auth authorization bearer cookie cookies credential credentials csrf csrftoken"
+    " cvc cvv iban jsessionid jwt nino otp passcode passphrase passport passwd password"
+    " passwords phpsessid pin privatekey pwd secret secrets session sessionid sid sig"
+    " signature ssn symfony token xsrf".split()
 )
 _SECRET_PHRASES = (
     "access key",

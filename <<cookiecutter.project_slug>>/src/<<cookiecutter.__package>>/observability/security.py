@@ -35,7 +35,7 @@ def register_security_event(event: str) -> str:
     return event
 
 
-def record_security_event(event: str, **fields: object) -> None:
+def record_security_event(event: str, /, **fields: object) -> None:
     """Log and count a security event; the request's status then makes no second one.
 
     A name that is neither OWASP's here nor registered is logged as it is and counted as `_OTHER`,
@@ -59,7 +59,7 @@ class SecurityEvents:
 
     def record(self, event: str, fields: dict[str, object]) -> None:
         self._counter.labels(event if event in _known else "_OTHER").inc()
-        _log.warning("security event", extra={"fields": {"event_name": event, **fields}})
+        _log.warning("security event", extra={"fields": {**fields, "event_name": event}})
 
     def request_ended(self, request: Identity) -> None:
         """What a request's answer alone tells."""
