@@ -232,7 +232,13 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError("\n".join(map(_explain, error.errors()))) from None
+        problems = [
+            problem
+            for problem in error.errors()
+            # A default that depends on a variable which is wrong itself.
+            if problem["type"] != "default_factory_not_called"
+        ]
+        raise SettingsError("\n".join(map(_explain, problems))) from None
 
 
 def _explain(problem: ErrorDetails) -> str:
@@ -242,3 +248,11 @@ def _explain(problem: ErrorDetails) -> str:
     name = str(problem["loc"][0])
     allowed = Settings.model_fields[name].description
     return f"{name.upper()}: {message}; allowed: {allowed}"
+
+
+if __name__ == "__main__":
+    # gunicorn reads WEB_CONCURRENCY before its configuration can say what is wrong with it.
+    try:
+        load_settings()
+    except SettingsError as error:
+        sys.exit(str(error))

@@ -86,11 +86,9 @@ def _metrics(app: Flask, settings: Settings) -> Finding:
 
 def _requests_counted(text: str) -> float:
     families = {family.name: family for family in text_string_to_metric_families(text)}
-    return sum(
-        sample.value
-        for sample in families["http_request_duration_seconds"].samples
-        if sample.name.endswith("_count")
-    )
+    counted = families.get("http_request_duration_seconds")
+    samples = counted.samples if counted else []
+    return sum(sample.value for sample in samples if sample.name.endswith("_count"))
 
 
 def _get(url: str) -> str:
