@@ -12,6 +12,13 @@ import threading
 from shutil import rmtree
 from types import FrameType
 
+from <<cookiecutter.__package>>.settings import SettingsError, load_settings
+
+try:
+    settings = load_settings()
+except SettingsError as error:
+    sys.exit(str(error))
+
 # prometheus_client chooses how it keeps values when it is imported, by this variable.
 _memory = "/dev/shm"  # noqa: S108 - a fresh directory is made in it
 _own_directory = not os.environ.get("PROMETHEUS_MULTIPROC_DIR")
@@ -31,12 +38,7 @@ from prometheus_client import CollectorRegistry  # noqa: E402
 from <<cookiecutter.__package>>.observability import multiprocess  # noqa: E402
 from <<cookiecutter.__package>>.observability.logging import configure_logging  # noqa: E402
 from <<cookiecutter.__package>>.observability.shared import begin_drain  # noqa: E402
-from <<cookiecutter.__package>>.settings import SettingsError, load_settings  # noqa: E402
 
-try:
-    settings = load_settings()
-except SettingsError as error:
-    sys.exit(str(error))
 configure_logging(settings)
 
 
