@@ -18,12 +18,17 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "migrations",
         "src/{package}/database.py",
         "src/{package}/orders/models.py",
+        "tests/test_database.py",
     ),
-    "cache=redis": ("src/{package}/cache.py",),
-    "web_analytics=plausible": ("src/{package}/observability/analytics.py",),
+    "cache=redis": ("src/{package}/cache.py", "tests/test_cache.py"),
+    "web_analytics=plausible": (
+        "src/{package}/observability/analytics.py",
+        "tests/test_analytics.py",
+    ),
     "web_analytics=google_analytics": (
         "src/{package}/observability/analytics.py",
         "src/{package}/static/analytics.js",
+        "tests/test_analytics.py",
     ),
 }
 

@@ -23,7 +23,9 @@ class ServiceAdapter(HTTPAdapter):
 def http_session(retries: int = 0) -> Session:
     """A session of `requests`. Retries are for calls that may be made twice; none by default."""
     session = Session()
-    adapter = ServiceAdapter(max_retries=Retry(retries, backoff_factor=0.1))
+    # read=False leaves a time-out what it is: requests.ReadTimeout.
+    retry = Retry(retries, read=None if retries else False, backoff_factor=0.1)
+    adapter = ServiceAdapter(max_retries=retry)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session

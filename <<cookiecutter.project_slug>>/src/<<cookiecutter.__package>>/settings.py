@@ -25,6 +25,9 @@ SERVICE = "<< cookiecutter.project_slug >>"
 SLOW_REQUEST_SECONDS = << tier.thresholds.latency_seconds >>
 """A request that takes longer is always logged, and is an edge of the latency histogram."""
 
+_LOCAL = ("sqlite", "unix")
+"""Schemes of URLs that need no host."""
+
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -58,17 +61,22 @@ def _log_levels(text: object) -> object:
 def _dependencies(text: object) -> object:
     if isinstance(text, tuple):
         return text
+    pairs = _pairs(text)
+    if any(name == "!" for name, _ in pairs):
+        raise ValueError("an entry has no name")
     return tuple(
         Dependency(name.removeprefix("!"), _url("http", "https")(url), name.startswith("!"))
-        for name, url in _pairs(text)
+        for name, url in pairs
     )
 
 
 def _url(*schemes: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         parts = urlsplit(text)
-        if parts.scheme not in schemes or not (parts.hostname or parts.scheme.startswith("sqlite")):
+        if parts.scheme not in schemes or not (parts.hostname or parts.scheme in _LOCAL):
             raise ValueError(f"is not a URL that starts with {' or '.join(schemes)}")
+        if parts.port == 0:  # reading it raises ValueError where it is no port
+            raise ValueError("has port 0")
         return text
 
     return check

@@ -43,7 +43,7 @@ _QUIETER = {"werkzeug": "WARNING", "urllib3": "WARNING", "alembic.runtime.plugin
 _OF_A_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # What a long line never loses a part of.
 _WHOLE = RESERVED - {"message", "exception", "path", "route", "logger", "user_id"}
-_PARAMETERS = frozenset(("event", "method_name"))
+_PARAMETERS = frozenset(("event", "method_name", "self"))
 _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 
 
@@ -180,7 +180,7 @@ def _method(level: str, **always: Any) -> Callable[..., Any]:
 class ServiceLogger(structlog.stdlib.BoundLogger):
     """structlog's logger, which takes fields that have the names of its own parameters too."""
 
-    def bind(self, **fields: Any) -> Self:
+    def bind(self, /, **fields: Any) -> Self:
         return super().bind(**_beside_parameters(fields))
 
     debug = _method("debug")
@@ -192,7 +192,7 @@ class ServiceLogger(structlog.stdlib.BoundLogger):
 
 
 def _beside_parameters(fields: Fields) -> Fields:
-    return {f"field_{name}" if name in _PARAMETERS else name: fields[name] for name in fields}
+    return {f"={name}" if name in _PARAMETERS else name: fields[name] for name in fields}
 
 
 def configure_logging(
@@ -213,11 +213,7 @@ def configure_logging(
     logging.captureWarnings(True)
     logging.raiseExceptions = False
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            _to_record,
-        ],
+        processors=[structlog.stdlib.filter_by_level, _to_record],
         wrapper_class=ServiceLogger,
         logger_factory=logging.getLogger,
         cache_logger_on_first_use=True,
@@ -302,7 +298,9 @@ def _to_record(_: Any, __: str, event: Any) -> Any:
     passed = {name: event.pop(name) for name in ("exc_info", "stack_info") if name in event}
     # The frames between the caller and logging's own: structlog's two and `log`.
     passed["stacklevel"] = event.pop("stacklevel", 1) + 3
-    return (message,), {**passed, "extra": {"fields": event}}
+    arguments = event.pop("positional_args", ())
+    fields = {name.removeprefix("="): event[name] for name in event}
+    return (message, *arguments), {**passed, "extra": {"fields": fields}}
 
 
 def _callers_fields(record: logging.LogRecord) -> Fields:

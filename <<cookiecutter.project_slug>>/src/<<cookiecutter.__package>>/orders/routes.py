@@ -72,6 +72,10 @@ def list_orders() -> Response:
 def _errors(error: ValidationError) -> list[dict[str, str]]:
     """RFC 9457's example extension: where in the body (RFC 6901), and what is wrong."""
     return [
-        {"pointer": "#" + "".join(f"/{part}" for part in wrong["loc"]), "detail": wrong["msg"]}
+        {"pointer": "#" + "".join(map(_pointer, wrong["loc"])), "detail": wrong["msg"]}
         for wrong in error.errors(include_url=False, include_context=False, include_input=False)
     ]
+
+
+def _pointer(part: object) -> str:
+    return "/" + str(part).replace("~", "~0").replace("/", "~1")
