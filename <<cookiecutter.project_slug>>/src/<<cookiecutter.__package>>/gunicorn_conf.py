@@ -12,7 +12,7 @@ import threading
 from shutil import rmtree
 from types import FrameType
 
-from <<cookiecutter.__package>>.settings import SettingsError, load_settings
+from .settings import SettingsError, load_settings
 
 try:
     settings = load_settings()
@@ -35,9 +35,9 @@ from gunicorn.workers.base import Worker  # noqa: E402
 from gunicorn.workers.gthread import ThreadWorker  # noqa: E402
 from prometheus_client import CollectorRegistry  # noqa: E402
 
-from <<cookiecutter.__package>>.observability import multiprocess  # noqa: E402
-from <<cookiecutter.__package>>.observability.logging import configure_logging  # noqa: E402
-from <<cookiecutter.__package>>.observability.shared import begin_drain  # noqa: E402
+from .observability import multiprocess  # noqa: E402
+from .observability.logging import configure_logging  # noqa: E402
+from .observability.shared import begin_drain  # noqa: E402
 
 configure_logging(settings)
 
@@ -58,6 +58,11 @@ class PatientWorker(ThreadWorker):
         # One poll can tell of the signal and of a connection: the listener is closed by then.
         if listener.sock is not None:
             super().accept(listener)
+
+    def handle_quit(self, number: int, frame: FrameType | None) -> None:
+        # ThreadWorker's own also shuts its pool down, which can wait for a lock that the code
+        # which the signal interrupted holds.
+        Worker.handle_quit(self, number, frame)
 
     def set_accept_enabled(self, enabled: bool) -> None:
         super().set_accept_enabled(enabled)

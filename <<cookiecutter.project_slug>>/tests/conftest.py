@@ -1,0 +1,115 @@
+"""Fixtures of every test. A developer's own environment reaches none of them."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# prometheus_client chooses by this variable, when it is imported, where values are kept.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
+from <<cookiecutter.__package>>.app import create_app
+<% if cookiecutter.database == 'postgresql' %>
+from <<cookiecutter.__package>>.database import db
+<% endif %>
+from <<cookiecutter.__package>>.observability import shared
+from <<cookiecutter.__package>>.settings import Settings
+
+from .support import Service
+
+MakeService = Callable[..., Service]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable of the shell, no .env file, no proxy; files go where pytest removes them."""
+    ours = {name.upper() for name in Settings.model_fields}
+    for name in list(os.environ):
+        if name.upper() in ours or name.upper().startswith(("OTEL_", "SENTRY_", "FLASK_")):
+            monkeypatch.delenv(name)
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+<% if cookiecutter.database == 'postgresql' %>
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/test.db")
+<% endif %>
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    """Take back what a service changes in its process: loggers, hooks, shared memory."""
+    hooks = sys.excepthook, threading.excepthook
+    loggers = logging.root.manager.loggerDict
+    levels = {name: log.level for name, log in loggers.items() if isinstance(log, logging.Logger)}
+    root_level = logging.root.level
+    handlers = logging.root.handlers[:]
+    yield
+    logging.captureWarnings(False)
+    for handler in set(logging.root.handlers) - set(handlers):
+        handler.close()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(root_level)
+    for name, log in loggers.items():
+        level = levels.get(name, logging.NOTSET)
+        if isinstance(log, logging.Logger) and log.level != level:
+            log.setLevel(level)
+    sys.excepthook, threading.excepthook = hooks
+    shared._memory[:] = bytes(len(shared._memory))
+
+
+@pytest.fixture
+def make_service(tmp_path: Path) -> Iterator[MakeService]:
+    """Makes a service with the settings given, whose log is a file of the test's own."""
+    made: list[Service] = []
+
+    def make(**settings: Any) -> Service:
+        log = tmp_path / f"service-{len(made)}.log"
+        chosen = Settings(
+            **{"_env_file": None, "log_file": log, "log_format": "json", "log_sample_ratio": 1.0}
+            | settings
+        )
+        made.append(Service(create_app(chosen), chosen, log))
+        return made[-1]
+
+    yield make
+<% if cookiecutter.database == 'postgresql' %>
+    for service in made:
+        with service.app.app_context():
+            db.session.remove()
+            for engine in db.engines.values():
+                engine.dispose()
+<% endif %>
+    if sentry := sys.modules.get("sentry_sdk"):
+        sentry.get_client().close(timeout=0)
+        sentry.get_global_scope().set_client(None)
+
+
+@pytest.fixture(scope="session")
+def process_output() -> bytes:
+    """What a service that fails in the end wrote to standard output, in a process of its own."""
+    code = (
+        "import logging, sys\n"
+        "from <<cookiecutter.__package>>.app import create_app\n"
+        "from <<cookiecutter.__package>>.settings import Settings\n"
+        "app = create_app(Settings(_env_file=None))\n"
+        "app.get('/fails')(lambda: 1 // 0)\n"
+        "app.test_client().get('/fails')\n"
+        "logging.warning('x' * 10_000, extra={'sentry': 'sentry_sdk' in sys.modules})\n"
+        "raise RuntimeError('at the end')\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)  # noqa: S603
+    assert (done.returncode, done.stderr) == (1, b"")
+    return done.stdout
+
+
+@pytest.fixture
+def service(make_service: MakeService) -> Service:
+    """The service with its defaults."""
+    return make_service()

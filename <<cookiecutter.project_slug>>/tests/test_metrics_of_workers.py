@@ -1,0 +1,257 @@
+"""Metrics of several workers: their totals never fall and never count twice.
+
+A process chooses once how it keeps values, so what is tested runs in a process of its own.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from <<cookiecutter.__package>>.observability import multiprocess
+from <<cookiecutter.__package>>.settings import Settings
+
+from .support import server
+
+PROGRAM = """
+import json, os, resource, signal, sys, time
+from pathlib import Path
+from urllib.request import urlopen
+from prometheus_client import CollectorRegistry, generate_latest
+from <<cookiecutter.__package>>.app import create_app
+from <<cookiecutter.__package>>.observability import counter, multiprocess, shared
+from <<cookiecutter.__package>>.settings import Settings
+from tests.support import free_port, samples_of
+
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+directory = multiprocess.values_directory()
+
+
+def scrape():
+    registry = CollectorRegistry()
+    registry.register(multiprocess.Workers(multiprocess.values_directory()))
+    return samples_of(generate_latest(registry).decode())
+
+
+def total(samples):
+    return sum(value for _, value in samples.get("http_request_duration_seconds_count", []))
+
+
+def serve(requests):
+    client = create_app(Settings(_env_file=None, web_threads=4, log_level="ERROR")).test_client()
+    return sorted({client.get("/").status_code for _ in range(requests)})
+
+
+def worker(work):
+    child = os.fork()
+    if child == 0:
+        work()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return child
+
+
+def workers_that_die():
+    falls, most_files, expected, known = 0, 0, 0, 0.0
+    for _ in range(3):
+        children = {worker(lambda: serve(requests)) for requests in (5, 6, 7)}
+        expected += 5 + 6 + 7
+        while children:
+            now = total(scrape())
+            falls += now < known
+            known = now
+            most_files = max(most_files, len(list(directory.glob("*.db"))))
+            dead, _ = os.waitpid(-1, os.WNOHANG)
+            if dead:
+                multiprocess.bury(dead)
+                children.remove(dead)
+            time.sleep(0.002)
+    told = scrape()
+    buckets = told["http_request_duration_seconds_bucket"]
+    return {
+        "falls": falls,
+        "files": most_files,
+        "expected": expected,
+        "told": total(told),
+        "in the last bucket": sum(value for labels, value in buckets if labels["le"] == "+Inf"),
+    }
+
+
+def one_that_lives():
+    living = worker(lambda: (serve(1), signal.pause()))
+    before = total(scrape())
+    while total(scrape()) == before:
+        time.sleep(0.005)
+    during = scrape()
+    os.kill(living, signal.SIGKILL)
+    os.waitpid(living, 0)
+    multiprocess.bury(living)
+    return {"during": during, "afterwards": scrape()}
+
+
+def on_the_port():
+    port = free_port()
+    settings = Settings(
+        _env_file=None,
+        metrics_port=port,
+        app_version="1.2.3",
+        app_revision="4f1c",
+        log_level="ERROR",
+    )
+    (directory / "counter_99999.db").touch()  # a newborn worker's, for a moment
+    multiprocess.serve_metrics(settings)
+    address = f"http://127.0.0.1:{port}/metrics"
+    told = samples_of(urlopen(address).read().decode())
+    narrowed = [urlopen(f"{address}?name[]={name}").status for name in ("x", "app_info", "")]
+    app = create_app(settings)
+    return {
+        "told": told,
+        "narrowed": narrowed,
+        "on the service's port": app.test_client().get("/metrics").status_code,
+    }
+
+
+def without(what, name):
+    def within_limits():
+        os.close(reader)
+        os.environ[VARIABLE] = str(directory / name)
+        what()
+        answer = {"statuses": serve(20), "lost": shared.lost_value_files() - lost}
+        answer["told"] = scrape().get("telemetry_dropped_total")
+        os.write(writer, json.dumps(answer).encode())
+
+    lost = shared.lost_value_files()
+    reader, writer = os.pipe()
+    worker(within_limits)
+    os.close(writer)
+    with open(reader) as file:
+        return json.load(file)
+
+
+def a_directory():
+    pass
+
+
+def room():
+    (directory / "full").mkdir()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
+def room_to_grow():
+    (directory / "small").mkdir()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, resource.RLIM_INFINITY))
+    many = counter("many_total", "Many.", ["number"])
+    for number in range(2_000):
+        many.labels(f"{number:040}").inc()
+    many.labels("0" * 40).inc()
+
+
+print(json.dumps({
+    "workers that die": workers_that_die(),
+    "one that lives": one_that_lives(),
+    "without a directory": without(a_directory, "removed/since"),
+    "without room": without(room, "full"),
+    "without room to grow": without(room_to_grow, "small"),
+    "on the port": on_the_port(),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a process with workers found out about itself."""
+    root = Path(__file__).parents[1]
+    directory = tmp_path_factory.mktemp("values")
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", PROGRAM],
+        env={"PROMETHEUS_MULTIPROC_DIR": str(directory), "PATH": "", "PYTHONPATH": str(root)},
+        cwd=directory,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def test_totals_never_fall_nor_count_twice_however_workers_die(told: dict[str, Any]) -> None:
+    found = told["workers that die"]
+    assert found["falls"] == 0
+    assert found["told"] == found["in the last bucket"] == found["expected"] == 3 * (5 + 6 + 7)
+
+
+def test_the_files_that_a_scrape_reads_are_bounded(told: dict[str, Any]) -> None:
+    # Of three workers, of the process that starts them, and one set of all the dead.
+    kinds = 4
+    assert told["workers that die"]["files"] <= (3 + 1 + 1) * kinds
+
+
+def test_a_dead_worker_counts_and_no_longer_works(told: dict[str, Any]) -> None:
+    during, afterwards = told["one that lives"]["during"], told["one that lives"]["afterwards"]
+    assert during["http_request_capacity"] == [[{}, 4.0]]
+    assert "http_request_capacity" not in afterwards
+    assert "http_requests_in_progress" not in afterwards
+    name = "http_request_duration_seconds_count"
+    assert afterwards[name] == during[name]
+
+
+@pytest.mark.parametrize("lack", ["a directory", "room", "room to grow"])
+def test_a_directory_that_takes_no_values_fails_no_request(told: dict[str, Any], lack: str) -> None:
+    found = told[f"without {lack}"]
+    assert found["statuses"] == [200]
+    assert found["lost"] > 0
+
+
+def test_lost_values_are_told(told: dict[str, Any]) -> None:
+    labels, count = told["without room"]["told"][-1]
+    assert labels == {"signal": "metrics", "reason": "directory"}
+    assert count > 0
+
+
+def test_the_master_tells_everything_on_the_metrics_port(told: dict[str, Any]) -> None:
+    found = told["on the port"]
+    assert found["told"]["app_info"] == [[{"version": "1.2.3", "revision": "4f1c"}, 1.0]]
+    counts = found["told"]["http_request_duration_seconds_count"]
+    assert sum(count for _, count in counts) == 3 * (5 + 6 + 7) + 1
+    for name in (
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_max_fds",
+        "process_start_time_seconds",
+        "log_messages_total",
+        "security_events_total",
+    ):
+        assert found["told"][name]
+    assert found["narrowed"] == [200, 200, 200]
+
+
+def test_under_gunicorn_the_service_port_has_no_metrics(told: dict[str, Any]) -> None:
+    assert told["on the port"]["on the service's port"] == 404
+
+
+def test_a_metrics_port_that_is_taken_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    with server(lambda _: (200, b"")) as taken:
+        port = int(taken.host.rpartition(":")[2])
+        settings = Settings(_env_file=None, metrics_port=port)
+        # Bound to every address, which one of them being taken prevents.
+        with pytest.raises(
+            SystemExit, match=rf"^METRICS_PORT: {port} cannot be used: .*; allowed: .*$"
+        ):
+            multiprocess.serve_metrics(settings)
+
+
+def test_a_new_start_forgets_an_earlier_runs_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    (tmp_path / "counter_1.db").touch()
+    (tmp_path / "somebody elses.txt").touch()
+    multiprocess.empty_directory()
+    assert [file.name for file in tmp_path.iterdir()] == ["somebody elses.txt"]

@@ -1,0 +1,102 @@
+"""Errors are problem documents (RFC 9457), with the request's id to quote."""
+
+import pytest
+from flask import Response, abort
+from werkzeug.exceptions import HTTPException
+
+from <<cookiecutter.__package>>.app import LARGEST_BODY_BYTES
+from <<cookiecutter.__package>>.problems import problem
+
+from .support import Service
+
+
+def test_a_page_that_does_not_exist(service: Service) -> None:
+    answer = service.client.get("/no/such/page", headers={"X-Request-ID": "r-1"})
+    assert answer.status_code == 404
+    assert answer.content_type == "application/problem+json"
+    body = answer.get_json(force=True)
+    assert body.pop("detail")
+    assert body == {"type": "about:blank", "title": "Not Found", "status": 404, "request_id": "r-1"}
+
+
+def test_a_method_that_is_not_allowed_says_which_are(service: Service) -> None:
+    answer = service.client.delete("/")
+    assert answer.status_code == 405
+    assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
+    assert answer.content_type == "application/problem+json"
+    assert answer.content_length == len(answer.data)
+
+
+def test_a_failure_tells_its_id_and_nothing_else(service: Service) -> None:
+    @service.app.get("/fails")
+    def fails() -> str:
+        raise RuntimeError("password=hunter2")
+
+    answer = service.client.get("/fails", headers={"X-Request-ID": "r-1"})
+    assert answer.status_code == 500
+    assert answer.content_type == "application/problem+json"
+    assert answer.get_json(force=True)["request_id"] == "r-1"
+    for secret in ("hunter2", "RuntimeError", "Traceback", "fails"):
+        assert secret not in answer.text
+
+
+def test_a_body_that_is_too_large_is_refused(service: Service) -> None:
+    from flask import request  # noqa: PLC0415
+
+    service.app.post("/takes")(lambda: str(len(request.get_data())))
+    assert service.client.post("/takes", data=b"x" * LARGEST_BODY_BYTES).status_code == 200
+    answer = service.client.post("/takes", data=b"x" * (LARGEST_BODY_BYTES + 1))
+    assert answer.status_code == 413
+    assert answer.content_type == "application/problem+json"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 409, 415, 418, 422, 429, 500, 503])
+def test_an_abort_is_a_problem(service: Service, status: int) -> None:
+    service.app.get("/aborts")(lambda: abort(status, "because"))
+    answer = service.client.get("/aborts")
+    assert answer.status_code == status
+    body = answer.get_json(force=True)
+    assert (body["status"], body["detail"]) == (status, "because")
+    assert body["title"]
+
+
+def test_headers_of_an_abort_are_kept(service: Service) -> None:
+    class TooMany(HTTPException):
+        code = 429
+
+        def get_headers(self, *_: object) -> list[tuple[str, str]]:
+            return [("Content-Type", "text/html"), ("Retry-After", "7")]
+
+    @service.app.get("/aborts")
+    def aborts() -> str:
+        raise TooMany("slow down")
+
+    answer = service.client.get("/aborts")
+    assert answer.headers["Retry-After"] == "7"
+    assert answer.headers.getlist("Content-Type") == ["application/problem+json"]
+
+
+def test_an_abort_with_an_answer_is_that_answer(service: Service) -> None:
+    service.app.get("/aborts")(lambda: abort(Response("mine", 409)))
+    answer = service.client.get("/aborts")
+    assert (answer.status_code, answer.text) == (409, "mine")
+
+
+def test_a_redirect_is_not_a_problem(service: Service) -> None:
+    service.app.get("/folder/")(lambda: "here")
+    answer = service.client.get("/folder")
+    assert answer.status_code == 308
+    assert answer.headers["Location"].endswith("/folder/")
+
+
+def test_a_problem_can_have_members_of_its_own(service: Service) -> None:
+    service.app.get("/poor")(lambda: problem(403, "Not enough.", balance=30, accounts=["a"]))
+    body = service.client.get("/poor").get_json(force=True)
+    assert (body["balance"], body["accounts"], body["title"]) == (30, ["a"], "Forbidden")
+
+
+def test_a_status_without_a_name_has_a_title(service: Service) -> None:
+    service.app.get("/odd")(lambda: problem(499))
+    body = service.client.get("/odd").get_json(force=True)
+    assert body["title"]
+    assert "detail" not in body
