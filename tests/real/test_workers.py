@@ -1,0 +1,116 @@
+"""Workers die: what was counted stays counted, and a scrape costs no more than before."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from .load import counted, under_load, watched
+from .processes import eventually, exists
+from .service import Gunicorn, Service
+
+WORKERS = 6
+IN_OPEN = 0x20
+
+
+def _kill_oldest(service: Gunicorn, number: signal.Signals) -> int:
+    """Kill all workers but the youngest, and wait until those who follow them count, too."""
+    doomed = service.workers()[: WORKERS - 1]
+    for pid in doomed:
+        os.kill(pid, number)
+    eventually(
+        lambda: not any(map(exists, doomed)) and _counting(service) == WORKERS,
+        f"new workers in place of {doomed}",
+        90,
+    )
+    eventually(lambda: int(service.get("/stage/pid").text) not in doomed, "an answer of who is left")
+    return len(doomed)
+
+
+def _counting(service: Gunicorn) -> int:
+    """Count the workers that have got as far as making a file for their values."""
+    return sum(any(service.metrics_folder.glob(f"*_{pid}.db")) for pid in service.workers())
+
+
+def _opened_by_a_scrape(service: Gunicorn) -> int:
+    """Count the files of values that one scrape opens, told by the kernel (inotify)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    watch = libc.inotify_init1(os.O_NONBLOCK)
+    assert watch >= 0, os.strerror(ctypes.get_errno())
+    try:
+        folder = os.fsencode(service.metrics_folder)
+        assert libc.inotify_add_watch(watch, folder, IN_OPEN) >= 0
+        service.scrape()
+        return sum(1 for name in _events(watch) if name.endswith(b".db"))
+    finally:
+        os.close(watch)
+
+
+def _events(watch: int) -> Iterator[bytes]:
+    while True:
+        try:
+            data = os.read(watch, 1 << 16)
+        except BlockingIOError:
+            return
+        offset = 0
+        while offset < len(data):
+            *_, length = struct.unpack_from("iIII", data, offset)
+            yield data[offset + 16 : offset + 16 + length].rstrip(b"\0")
+            offset += 16 + length
+
+
+@contextmanager
+def _settled(service: Service) -> Iterator[Gunicorn]:
+    with service.serving(WEB_CONCURRENCY=str(WORKERS), LOG_LEVEL="WARNING") as running:
+        _every_worker_answers(running)
+        yield running
+
+
+def _every_worker_answers(service: Gunicorn) -> None:
+    """Wait until each worker has answered once, so that its files are there."""
+    seen: set[int] = set()
+
+    def condition() -> bool:
+        seen.add(int(service.get("/stage/pid").text))
+        return seen.issuperset(service.workers()) and len(service.workers()) == WORKERS
+
+    eventually(condition, "an answer of each worker", 60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_total_falls_when_workers_die(small: Service, deaths_on_demand: int, number: signal.Signals) -> None:
+    """A hundred deaths of each kind under load, scraped all the while."""
+    with _settled(small) as service:
+        opened = _opened_by_a_scrape(service)
+        deaths = 0
+        with watched(service) as watcher, under_load(service, clients=2, pause=0.01) as account:
+            while deaths < deaths_on_demand / 2:
+                deaths += _kill_oldest(service, number)
+        assert not watcher.fell
+        assert not watcher.failed
+        assert watcher.scrapes > deaths / 4, "the scrapes did not keep up"
+        _every_worker_answers(service)
+        counted_now = eventually(lambda: _load_counted(service), "nothing in progress")
+        answered, lost = len(account.answered), len(account.lost)
+        assert answered > 100
+        assert answered <= counted_now <= answered + lost, account.lost[:5]
+        if number == signal.SIGTERM:
+            assert not account.lost
+        assert _opened_by_a_scrape(service) <= opened + 3, "a scrape opens files of the dead"
+        assert watcher.most_files <= 6 * (WORKERS + 3), "files of the dead pile up"
+        eventually(
+            lambda: service.scrape().total("http_request_capacity") == WORKERS * 4,
+            "the capacity is that of the living",
+        )
+
+
+def _load_counted(service: Gunicorn) -> float:
+    scrape = service.scrape()
+    assert scrape.total("http_requests_in_progress") == 0
+    return counted(scrape) - counted(scrape, route="/stage/pid")
