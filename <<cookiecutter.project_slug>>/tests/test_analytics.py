@@ -16,9 +16,9 @@ def site(make_service: MakeService) -> Service:
     return make_service(**PRODUCTION, plausible_domain="shop.example")
 
 
-def scripts(service: Service, **headers: str) -> list[str | None]:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return [script["src"] for script in Page(service.client.get("/", headers=named).text).all("script")]
+def scripts(service: Service, headers: dict[str, str] | None = None) -> list[str | None]:
+    page = Page(service.client.get("/", headers=headers).text)
+    return [script["src"] for script in page.all("script")]
 
 
 def test_a_visit_is_counted(site: Service) -> None:
@@ -70,9 +70,9 @@ def site(make_service: MakeService) -> Service:
     return make_service(**PRODUCTION, google_analytics_id="G-ABCDE12345")
 
 
-def scripts(service: Service, **headers: str) -> list[str | None]:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return [script["src"] for script in Page(service.client.get("/", headers=named).text).all("script")]
+def scripts(service: Service, headers: dict[str, str] | None = None) -> list[str | None]:
+    page = Page(service.client.get("/", headers=headers).text)
+    return [script["src"] for script in page.all("script")]
 
 
 def test_a_visit_is_counted(site: Service) -> None:
@@ -111,15 +111,15 @@ def test_nothing_is_counted_without_an_id(make_service: MakeService) -> None:
 <% endif %>
 
 
-@pytest.mark.parametrize("objection", [{"DNT": "1"}, {"Sec_GPC": "1"}, {"DNT": "1", "Sec_GPC": "1"}])
-def test_who_objects_is_not_counted(site: Service, objection: dict[str, str]) -> None:
-    assert scripts(site, **objection) == []
-    named = {name.replace("_", "-"): value for name, value in objection.items()}
-    assert "script-src" not in site.client.get("/", headers=named).headers["Content-Security-Policy"]
+@pytest.mark.parametrize("name", ["DNT", "Sec-GPC"])
+def test_who_objects_is_not_counted(site: Service, name: str) -> None:
+    assert scripts(site, {name: "1"}) == []
+    answer = site.client.get("/", headers={name: "1"})
+    assert "script-src" not in answer.headers["Content-Security-Policy"]
 
 
 def test_who_does_not_object_is(site: Service) -> None:
-    assert scripts(site, DNT="0", Sec_GPC="0")
+    assert scripts(site, {"DNT": "0", "Sec-GPC": "0"})
 
 
 def test_caches_keep_the_two_pages_apart(site: Service) -> None:

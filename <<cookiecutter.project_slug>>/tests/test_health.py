@@ -10,7 +10,12 @@ from typing import Any
 
 import pytest
 
-from <<cookiecutter.__package>>.observability import Health, health, request_id, shared
+from <<cookiecutter.__package>>.observability import (
+    Health,
+    health,
+    request_id,
+    shared,
+)
 from <<cookiecutter.__package>>.settings import Dependency
 
 from .conftest import MakeService

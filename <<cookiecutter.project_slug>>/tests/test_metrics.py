@@ -9,7 +9,13 @@ import pytest
 from flask import Flask, Response, abort
 from prometheus_client.utils import floatToGoString
 
-from <<cookiecutter.__package>>.observability import counter, gauge, histogram, metrics, middleware
+from <<cookiecutter.__package>>.observability import (
+    counter,
+    gauge,
+    histogram,
+    metrics,
+    middleware,
+)
 from <<cookiecutter.__package>>.observability.metrics import LATENCY_BUCKETS
 from <<cookiecutter.__package>>.settings import SLOW_REQUEST_SECONDS
 

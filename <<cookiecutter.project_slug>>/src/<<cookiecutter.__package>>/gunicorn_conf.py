@@ -4,6 +4,7 @@ SIGTERM drains, SIGHUP replaces the workers one set by another, SIGUSR2 is refus
 master itself holds (settings, this file's imports) changes with a restart only.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -49,6 +50,7 @@ class ServiceLogger(Logger):
         super().setup(cfg)
         self.error_log.handlers.clear()
         self.error_log.propagate = True
+        self.error_log.setLevel(logging.NOTSET)
 
 
 class PatientWorker(ThreadWorker):

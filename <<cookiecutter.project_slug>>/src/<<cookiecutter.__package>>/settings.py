@@ -73,6 +73,8 @@ def _dependencies(text: object) -> object:
 def _url(*schemes: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         parts = urlsplit(text)
+        if any(character in text for character in " ;,\t\r\n"):
+            raise ValueError("holds a character that a URL does not")
         if parts.scheme not in schemes or not (parts.hostname or parts.scheme in _LOCAL):
             raise ValueError(f"is not a URL that starts with {' or '.join(schemes)}")
         if parts.port == 0:  # reading it raises ValueError where it is no port

@@ -35,17 +35,16 @@ _TAG_MANAGER = "https://www.googletagmanager.com"
 class Analytics:
     """What the page must carry, and for whom. Off outside production and without an id."""
 
-    # developers.google.com/tag-platform/security/guides/csp
-    policy = {
-        "script-src": f"'self' {_TAG_MANAGER}",
-        "img-src": f"'self' {_TAG_MANAGER} https://*.google-analytics.com",
-        "connect-src": f"{_TAG_MANAGER} https://*.google-analytics.com"
-        " https://*.analytics.google.com",
-    }
-
     def __init__(self, settings: Settings) -> None:
         self.measurement_id = settings.google_analytics_id
         self.script = f"{_TAG_MANAGER}/gtag/js?id={self.measurement_id}"
+        # developers.google.com/tag-platform/security/guides/csp
+        self.policy = {
+            "script-src": f"'self' {_TAG_MANAGER}",
+            "img-src": f"'self' {_TAG_MANAGER} https://*.google-analytics.com",
+            "connect-src": f"{_TAG_MANAGER} https://*.google-analytics.com"
+            " https://*.analytics.google.com",
+        }
         self._on = settings.in_production and self.measurement_id is not None
 
     def allowed(self, request: Request) -> bool:

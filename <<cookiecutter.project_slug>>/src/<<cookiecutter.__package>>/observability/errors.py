@@ -124,8 +124,12 @@ class Reporter(logging.Handler):
         self._uncaught = frozenset((flask_logger, _log.name))
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is None or record.name.startswith("sentry_sdk") or hasattr(error, _REPORTED):
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if (
+            not isinstance(error, BaseException)
+            or record.name.startswith("sentry_sdk")
+            or hasattr(error, _REPORTED)
+        ):
             return
         with suppress(Exception):
             setattr(error, _REPORTED, True)

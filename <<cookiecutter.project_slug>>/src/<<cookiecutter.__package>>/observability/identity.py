@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from contextvars import ContextVar, copy_context
+from contextlib import nullcontext, suppress
+from contextvars import ContextVar
 from random import getrandbits
 from typing import Any, ParamSpec, TypeVar
 
-from flask import Request
+from flask import Request, current_app
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -122,16 +122,22 @@ def in_request_context(function: Callable[P, T]) -> Callable[P, T]:
 
     Python's threads begin without their parent's context variables, so wrap what they run:
     `Thread(target=in_request_context(work))`, `executor.submit(in_request_context(work), 1)`.
+    The work has an application context of its own: it shares no database session with the request.
     """
-    context = copy_context()
+    identity = _current.get()
+    app = current_app._get_current_object() if current_app else None  # type: ignore[attr-defined]
 
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        token = _current.set(identity)
         try:
-            return context.copy().run(function, *args, **kwargs)
+            with app.app_context() if app else nullcontext():
+                return function(*args, **kwargs)
         except Exception as error:
             with suppress(Exception):
-                setattr(error, _IDENTITY, context.get(_current))
+                setattr(error, _IDENTITY, identity)
             raise
+        finally:
+            _current.reset(token)
 
     return run
 

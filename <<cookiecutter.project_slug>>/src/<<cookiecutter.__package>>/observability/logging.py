@@ -26,6 +26,9 @@ from .redaction import described, scrub, scrub_short_text, scrub_text
 from .values import adder
 
 Fields = dict[str, object]
+SAY_LOST_SECONDS = 60.0
+"""At most so often a line tells how many were lost."""
+
 LONGEST_LINE = 16_384
 """Bytes, the newline included."""
 
@@ -43,7 +46,7 @@ _QUIETER = {"werkzeug": "WARNING", "urllib3": "WARNING", "alembic.runtime.plugin
 _OF_A_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # What a long line never loses a part of.
 _WHOLE = RESERVED - {"message", "exception", "path", "route", "logger", "user_id"}
-_PARAMETERS = frozenset(("event", "method_name", "self"))
+_PARAMETERS = frozenset(("event", "method_name", "positional_args", "self"))
 _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 
 
@@ -63,6 +66,7 @@ class Lines(logging.Handler):
             encode if settings.log_format == "json" else Console()
         )
         self._losses = losses
+        self._say_after = 0.0
         self.lost = 0
         """Lines that could not be written since the last that could."""
         self._constant: Fields = {
@@ -83,9 +87,10 @@ class Lines(logging.Handler):
                 for level in _LEVELS.values()
             }
 
-    def createLock(self) -> None:  # noqa: N802 - logging's name
-        """None: lines are written whole without it, and a reader that stalls queues no threads."""
-        self.lock = None
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Without the handler's lock: lines are whole anyway, and threads do not queue for it."""
+        self.emit(record)
+        return True
 
     def close(self) -> None:
         self._writer.close()
@@ -157,7 +162,8 @@ class Lines(logging.Handler):
             count(1)
         if not self._writer.write(self._encode(line)):
             self._lose("stalled")
-        elif self.lost:
+        elif self.lost and time.monotonic() >= self._say_after:
+            self._say_after = time.monotonic() + SAY_LOST_SECONDS
             lost, self.lost = self.lost, 0
             note = {**self._constant, "lost": lost}
             note |= {"level": "WARNING", "message": "log lines lost", "logger": __name__}
@@ -186,8 +192,10 @@ class ServiceLogger(structlog.stdlib.BoundLogger):
     debug = _method("debug")
     info = _method("info")
     warning = _method("warning")
+    warn = warning
     error = _method("error")
     critical = _method("critical")
+    fatal = critical
     exception = _method("error", exc_info=True)
 
 
@@ -296,8 +304,8 @@ def _to_record(_: Any, __: str, event: Any) -> Any:
     # that no field can collide with an attribute of LogRecord.
     message = event.pop("event", "")
     passed = {name: event.pop(name) for name in ("exc_info", "stack_info") if name in event}
-    # The frames between the caller and logging's own: structlog's two and `log`.
-    passed["stacklevel"] = event.pop("stacklevel", 1) + 3
+    # Over the frames between the caller and logging: structlog's two and `log`.
+    passed["stacklevel"] = 4
     arguments = event.pop("positional_args", ())
     fields = {name.removeprefix("="): event[name] for name in event}
     return (message, *arguments), {**passed, "extra": {"fields": fields}}

@@ -82,7 +82,8 @@ class RequestMetrics:
         key = (identity.method, identity.route, identity.status)
         observe = self._observe.get(key)
         if observe is None:
-            observe = self._observe[key] = observer(self._duration.labels(*key))
+            # Of two threads that meet here, one's observer is kept: a series has one writer.
+            observe = self._observe.setdefault(key, observer(self._duration.labels(*key)))
         observe(identity.seconds)
         self._in_progress(-1)
 

@@ -31,6 +31,7 @@ _SECRET_PHRASES = (
     "access key",
     "account key",
     "api key",
+    "bank account",
     "card no",
     "card number",
     "cc number",
@@ -56,9 +57,8 @@ _SECRET_PHRASES = (
 )
 # Servers write header names as `Clientsecret`: what was two words is one.
 _RUN_TOGETHER = frozenset(phrase.replace(" ", "") for phrase in _SECRET_PHRASES) | frozenset(
-    "accesstoken apisecret apitoken authtoken awsaccesskeyid clientsecret csrfmiddlewaretoken"
-    " dbpassword idtoken newpassword oldpassword passwordhash refreshtoken secretkey sessiontoken"
-    " userpassword usertoken".split()
+    "accesstoken apitoken authtoken awsaccesskeyid csrfmiddlewaretoken dbpass idtoken pass"
+    " passwordhash refreshtoken secretkey sessiontoken totp usertoken".split()
 )
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
@@ -69,6 +69,8 @@ def is_secret_name(name: str) -> bool:
     words = [word.lower() for word in _WORD.findall(name[:128])]
     together = "".join(words)
     if not _SECRET_WORDS.isdisjoint((*words, together)) or together in _RUN_TOGETHER:
+        return True
+    if together.endswith(("password", "passwd", "pwd", "secret")):
         return True
     sentence = f" {' '.join(words)} "
     return any(f" {phrase} " in sentence for phrase in _SECRET_PHRASES)
@@ -81,8 +83,12 @@ def _card(found: re.Match[str]) -> str:
     return REDACTED if luhn % 10 == 0 else found[0]
 
 
-_NAME = re.compile(r"([A-Za-z_][\w.-]{0,63})[\"']?\]?\s{0,4}(?:=>|[=:])\s{0,4}(?!//)")
-_VALUE = re.compile(r"\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|\[[^\]]*\]?|[^\s&;,\"'})\]]+", re.S)
+_NAME = re.compile(
+    r"([A-Za-z_][\w.-]{0,63})(?:\\{0,4}[\"'],?)?\]?\s{0,4}(?:=>|[=:]|(?<=,))\s{0,4}(?!//)"
+)
+_VALUE = re.compile(
+    r"\\{1,4}\"[^\"\\]*|\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|\[[^\]]*\]?|[^\s&;,\"'})\]]+", re.S
+)
 
 
 def _scrub_pairs(text: str) -> str:
@@ -210,6 +216,9 @@ def _scrub(value: object, depth: int, left: list[int]) -> object:
             else _scrub(item, depth + 1, left)
             for name, item in named
         }
+    if isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str):
+        name, item = value
+        return [scrub_text(name), REDACTED if is_secret_name(name) else _scrub(item, depth, left)]
     if isinstance(value, list | tuple | set | frozenset):
         return [_scrub(item, depth + 1, left) for item in islice(value, left[0] + 1)]
     return scrub_text(described(value))

@@ -15,6 +15,8 @@ from .schema import LARGEST_ID, NewOrder
 CACHE_SECONDS = 60
 
 <% endif %>
+MOST_ERRORS = 20
+
 orders = Blueprint("orders", __name__, url_prefix="/api/v1/orders")
 log = get_logger(__name__)
 
@@ -73,7 +75,9 @@ def _errors(error: ValidationError) -> list[dict[str, str]]:
     """RFC 9457's example extension: where in the body (RFC 6901), and what is wrong."""
     return [
         {"pointer": "#" + "".join(map(_pointer, wrong["loc"])), "detail": wrong["msg"]}
-        for wrong in error.errors(include_url=False, include_context=False, include_input=False)
+        for wrong in error.errors(include_url=False, include_context=False, include_input=False)[
+            :MOST_ERRORS
+        ]
     ]
 
 
