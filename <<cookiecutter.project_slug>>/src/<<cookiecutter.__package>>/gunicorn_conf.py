@@ -4,7 +4,6 @@ SIGTERM drains, SIGHUP replaces the workers one set by another, SIGUSR2 is refus
 master itself holds (settings, this file's imports) changes with a restart only.
 """
 
-import logging
 import os
 import signal
 import sys
@@ -50,7 +49,7 @@ class ServiceLogger(Logger):
         super().setup(cfg)
         self.error_log.handlers.clear()
         self.error_log.propagate = True
-        self.error_log.setLevel(logging.NOTSET)
+        self.error_log.setLevel("NOTSET")
 
 
 class PatientWorker(ThreadWorker):
@@ -85,6 +84,9 @@ worker_class = PatientWorker
 worker_tmp_dir = _memory if os.access(_memory, os.W_OK) else None
 logger_class = ServiceLogger
 control_socket_disable = True
+# Forwarding headers are believed as far as TRUSTED_PROXIES says, and nowhere else.
+forwarded_allow_ips = ""
+forwarder_headers = ""
 graceful_timeout = 20
 timeout = 60
 # Longer than the 60 s of most load balancers, which else write to a connection just closed.

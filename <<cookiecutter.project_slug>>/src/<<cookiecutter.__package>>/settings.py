@@ -72,13 +72,17 @@ def _dependencies(text: object) -> object:
 
 def _url(*schemes: str) -> Callable[[str], str]:
     def check(text: str) -> str:
-        parts = urlsplit(text)
         if any(character in text for character in " ;,\t\r\n"):
             raise ValueError("holds a character that a URL does not")
-        if parts.scheme not in schemes or not (parts.hostname or parts.scheme in _LOCAL):
+        try:
+            parts = urlsplit(text)
+            _ = parts.port
+        except ValueError:
+            # urllib's own message quotes the text, which may hold a password.
+            raise ValueError("is not a URL, or has a port that is none") from None
+        local = parts.scheme in _LOCAL and text.startswith(f"{parts.scheme}://")
+        if parts.scheme not in schemes or not (parts.hostname or local):
             raise ValueError(f"is not a URL that starts with {' or '.join(schemes)}")
-        if parts.port == 0:  # reading it raises ValueError where it is no port
-            raise ValueError("has port 0")
         return text
 
     return check
@@ -94,8 +98,8 @@ def _secret_url(*schemes: str) -> AfterValidator:
 
 def _sentry_dsn(secret: SecretStr) -> SecretStr:
     parts = urlsplit(_url("http", "https")(secret.get_secret_value()))
-    if not parts.username or not parts.path.strip("/"):
-        raise ValueError("has no key or no project")
+    if not parts.username or not parts.path.rpartition("/")[2].isdigit():
+        raise ValueError("has no key or no project number")
     return secret
 
 

@@ -149,4 +149,6 @@ def serve_metrics(settings: Settings) -> None:
             f"METRICS_PORT: {settings.metrics_port} cannot be used: {error.strerror};"
             " allowed: a free port"
         )
+    # Idle connections would else pile up, each with a thread of the master.
+    server.RequestHandlerClass.timeout = 5  # type: ignore[attr-defined]
     os.register_at_fork(after_in_child=server.socket.close)
