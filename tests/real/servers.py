@@ -153,7 +153,7 @@ class Prometheus(Server):
         }
         # JSON is YAML.
         configuration = {
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+            "global": {"scrape_interval": "2s", "scrape_timeout": "2s"},
             "scrape_configs": [scrape],
         }
         (folder / "prometheus.yml").write_text(json.dumps(configuration))
