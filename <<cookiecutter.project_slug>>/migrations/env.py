@@ -5,6 +5,10 @@ from typing import Any
 from alembic import context
 from flask import current_app
 
+from <<cookiecutter.__package>>.database import BoundedConnection
+
+# Building an index takes longer than a request may.
+BoundedConnection.limit_seconds = None
 database = current_app.extensions["migrate"].db
 
 

@@ -1,5 +1,7 @@
 """The service's table of contents."""
 
+from pathlib import Path
+
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -21,7 +23,7 @@ LARGEST_BODY_BYTES = 1024 * 1024
 def create_app(settings: Settings | None = None) -> Flask:
     """The service, ready to answer. Raises SettingsError where a variable cannot be used."""
     settings = settings or load_settings()
-    app = Flask(__name__)
+    app = Flask(__name__, instance_path=str(Path("instance").absolute()))
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
     init_observability(app, settings)
     init_proxies(app, settings)

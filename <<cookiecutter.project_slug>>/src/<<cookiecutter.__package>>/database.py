@@ -37,9 +37,11 @@ class BoundedConnection(psycopg.Connection[Any]):
     The server's own statement_timeout is no help where it is the server that hangs.
     """
 
+    limit_seconds: float | None = QUERY_SECONDS
+
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         try:
-            return super().wait(gen, interval=interval, timeout=timeout or QUERY_SECONDS)
+            return super().wait(gen, interval=interval, timeout=timeout or self.limit_seconds)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.close()

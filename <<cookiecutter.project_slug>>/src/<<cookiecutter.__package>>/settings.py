@@ -222,7 +222,9 @@ class Settings(BaseSettings):
         return self.environment == "production"
 
     @model_validator(mode="after")
-    def _production_is_safe(self) -> Self:
+    def _fits_together(self) -> Self:
+        if self.sentry_dsn and self.log_level == "CRITICAL":
+            raise ValueError("LOG_LEVEL: CRITICAL keeps errors from SENTRY_DSN too; allowed: ERROR")
         if not self.in_production:
             return self
 <% if cookiecutter.database == 'postgresql' %>

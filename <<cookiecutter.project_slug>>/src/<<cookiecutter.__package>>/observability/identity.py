@@ -27,44 +27,25 @@ class Identity:
     far as LOG_CLIENT_IP lets it be told. Times are in seconds, the size in bytes.
     """
 
-    __slots__ = (
-        "client_ip",
-        "endpoint",
-        "failure",
-        "logged_failure",
-        "method",
-        "path",
-        "remote_address",
-        "request_id",
-        "route",
-        "seconds",
-        "security_event_told",
-        "size",
-        "started",
-        "status",
-        "trace_id",
-        "traceparent",
-        "user_id",
-    )
+    trace_id: str | None = None
+    traceparent: str | None = None
+    user_id: str | None = None
+    failure: BaseException | None = None
+    logged_failure: BaseException | None = None
+    security_event_told = False
+    started = 0.0
+    seconds = 0.0
+    status = 0
+    method = "_OTHER"
+    route = "<unmatched>"
+    endpoint: str | None = None
+    path = ""
+    size: int | None = None
+    remote_address: str | None = None
+    client_ip: str | None = None
 
-    def __init__(self, request_id: str, trace_id: str | None, traceparent: str | None) -> None:
+    def __init__(self, request_id: str) -> None:
         self.request_id = request_id
-        self.trace_id = trace_id
-        self.traceparent = traceparent
-        self.user_id: str | None = None
-        self.failure: BaseException | None = None
-        self.logged_failure: BaseException | None = None
-        self.security_event_told = False
-        self.started = 0.0
-        self.status = 0
-        self.remote_address: str | None = None
-        self.client_ip: str | None = None
-        self.path = ""
-        self.method = "_OTHER"
-        self.route = "<unmatched>"
-        self.endpoint: str | None = None
-        self.seconds = 0.0
-        self.size: int | None = None
 
     def take_route(self, request: Request) -> None:
         """Path, route and endpoint of a request that Flask has matched."""
@@ -88,10 +69,12 @@ def identity_of(environ: Mapping[str, Any]) -> Identity:
     request_id = environ.get("HTTP_X_REQUEST_ID")
     if request_id is None or not _REQUEST_ID(request_id):
         request_id = f"{getrandbits(128):032x}"
+    identity = Identity(request_id)
     traceparent = environ.get("HTTP_TRACEPARENT")
     if traceparent is not None and (parent := _TRACEPARENT(traceparent)):
-        return Identity(request_id, parent[1], traceparent)
-    return Identity(request_id, None, None)
+        identity.traceparent = traceparent
+        identity.trace_id = parent[1]
+    return identity
 
 
 def request_id() -> str | None:

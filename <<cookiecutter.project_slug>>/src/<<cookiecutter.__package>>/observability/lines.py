@@ -24,7 +24,9 @@ from . import shared
 PATIENCE = 0.05
 """Seconds without a byte taken after which a reader has stalled."""
 
-LONGEST_WAIT = 1.0
+LONGEST_WAIT = 0.2
+"""Seconds a line may wait for a reader that is behind."""
+
 _PIPE_BYTES = 1024 * 1024
 _PAGE = select.PIPE_BUF
 
@@ -36,6 +38,7 @@ class LineWriter:
         self._file = file
         self._looked = 0.0
         self._alone = threading.Lock()
+        self._torn = False
         self._given = self._descriptor = descriptor
         self._former = -1
         self._socket: socket.socket | None = None
@@ -53,23 +56,41 @@ class LineWriter:
             if self._capacity and len(line) > _PAGE:
                 return self._write_long(line)
             try:
-                return self._send(line) == len(line)
+                return self._send_whole(line)
             except BlockingIOError:
-                return self._wait(self._is_writable) and self._send(line) == len(line)
+                return self._wait(self._is_writable) and self._send_whole(line)
         except OSError:
             return False
+
+    def _send_whole(self, line: bytes) -> bool:
+        # A disk that is full can take a part of a line: the next one must not be glued to it.
+        sent = self._send(b"\n" + line if self._torn else line)
+        self._torn, was_torn = sent < len(line), self._torn
+        return sent == len(line) + was_torn
 
     def _write_long(self, line: bytes) -> bool:
         def has_room() -> bool:
             # A page of a pipe can be half empty, where the next write did not fit into the rest.
             return 2 * self._queued() + len(line) + 2 * _PAGE <= self._capacity
 
-        with self._alone:
-            fcntl.lockf(shared.line_lock, fcntl.LOCK_EX)
+        if not self._alone.acquire(timeout=LONGEST_WAIT):
+            return False
+        try:
+            if not self._wait(self._locks_others_out):
+                return False
             try:
-                return (has_room() or self._wait(has_room)) and self._send(line) == len(line)
+                return self._wait(has_room) and self._send_whole(line)
             finally:
                 fcntl.lockf(shared.line_lock, fcntl.LOCK_UN)
+        finally:
+            self._alone.release()
+
+    def _locks_others_out(self) -> bool:
+        try:
+            fcntl.lockf(shared.line_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Give back what was opened here."""
@@ -81,12 +102,14 @@ class LineWriter:
             self._socket.close()
 
     def _wait(self, is_ready: Callable[[], bool]) -> bool:
+        if is_ready():
+            return True
         now = began = progress = time.monotonic()
         least = self._queued()
         while now >= shared.impatient_until() and now - began < LONGEST_WAIT:
+            time.sleep(0.001)
             if is_ready():
                 return True
-            time.sleep(0.001)
             now, queued = time.monotonic(), self._queued()
             if queued != least:
                 least, progress = queued, now
@@ -105,6 +128,11 @@ class LineWriter:
         poll.register(self._descriptor, select.POLLOUT)
         return bool(poll.poll(0))
 
+    def _send_if_writable(self, line: bytes) -> int:
+        if not self._is_writable():
+            raise BlockingIOError
+        return os.write(self._descriptor, line)
+
     def _use_without_blocking(self, descriptor: int) -> None:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISSOCK(mode):
@@ -118,7 +146,8 @@ class LineWriter:
                 )
                 fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             except OSError:
-                pass  # a smaller pipe, or one that blocks, is better than none
+                # A smaller pipe is better than none, and one that blocks is asked first.
+                self._send = self._send_if_writable
             self._capacity = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ)
 
     def _follow(self, file: Path) -> None:

@@ -28,7 +28,7 @@ metrics = PrometheusMetrics.for_app_factory(
     registry=CollectorRegistry(), path=None, export_defaults=False
 )
 counter = partial(Counter, registry=metrics.registry)
-gauge = partial(Gauge, registry=metrics.registry)
+gauge = partial(Gauge, registry=metrics.registry, multiprocess_mode="livesum")
 histogram = partial(Histogram, registry=metrics.registry)
 
 LATENCY_BUCKETS = tuple(

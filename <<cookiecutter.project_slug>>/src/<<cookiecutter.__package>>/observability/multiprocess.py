@@ -111,9 +111,9 @@ def bury(pid: int) -> None:
         for file in list(directory.glob(f"*_{pid}.db")):
             try:
                 kind = file.name.removesuffix(f"_{pid}.db")
-                if kind.startswith("gauge_live"):
+                if kind.startswith("gauge"):
                     file.unlink()
-                elif not kind.startswith("gauge"):
+                else:
                     _add(file, directory / f"{kind}_{_DEAD}.db")
             except OSError:
                 logging.getLogger(__name__).exception("a dead worker's metrics stay where they are")

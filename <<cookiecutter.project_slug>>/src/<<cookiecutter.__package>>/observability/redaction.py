@@ -187,8 +187,12 @@ def scrub_text(text: str) -> str:
     return _scrub_pairs(text) if "=" in text or ":" in text else text
 
 
-scrub_short_text = lru_cache(maxsize=8192)(scrub_text)
-"""scrub_text for what repeats, such as the paths of requests."""
+_scrub_and_remember = lru_cache(maxsize=2048)(scrub_text)
+
+
+def scrub_short_text(text: str) -> str:
+    """scrub_text for what repeats, such as the paths of requests; long ones are not remembered."""
+    return _scrub_and_remember(text) if len(text) <= 128 else scrub_text(text)
 
 
 def scrub(value: object) -> object:
@@ -218,7 +222,8 @@ def _scrub(value: object, depth: int, left: list[int]) -> object:
         }
     if isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str):
         name, item = value
-        return [scrub_text(name), REDACTED if is_secret_name(name) else _scrub(item, depth, left)]
+        safe = REDACTED if is_secret_name(name) else _scrub(item, depth + 1, left)
+        return [scrub_text(name), safe]
     if isinstance(value, list | tuple | set | frozenset):
         return [_scrub(item, depth + 1, left) for item in islice(value, left[0] + 1)]
     return scrub_text(described(value))

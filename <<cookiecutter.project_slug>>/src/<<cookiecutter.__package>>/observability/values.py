@@ -2,10 +2,10 @@
 
 import mmap
 import os
-import struct
 import threading
 from bisect import bisect_left
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from prometheus_client import Histogram, values
@@ -14,7 +14,6 @@ from prometheus_client.mmap_dict import MmapedDict
 from . import shared
 
 _FILE_BYTES = 65_536
-_pack = struct.Struct("dd").pack
 _writing = threading.Lock()
 
 
@@ -63,6 +62,11 @@ class ForgivingValues(AllocatedValues):
                 self._f = None  # type: ignore[assignment]
         self._use_memory(self._m[: self._used], self._capacity * 2)
 
+    def close(self) -> None:
+        # A process that forks by itself gives its child cells that still look at the file.
+        with suppress(BufferError):
+            super().close()
+
     def _use_memory(self, content: bytes, capacity: int) -> None:
         shared.count_lost_value_file()
         self._m = mmap.mmap(-1, capacity)
@@ -81,17 +85,14 @@ class Cell:
     writes; hold `_writing`.
     """
 
-    __slots__ = ("_memory", "_place", "_value")
+    __slots__ = ("_numbers", "_place")
 
     def __init__(self, value: Any) -> None:
-        place = value._file._positions[value._key]
-        self._memory = value._file._m
-        self._place = slice(place, place + 16)
-        self._value = value._value
+        self._numbers = memoryview(value._file._m).cast("d")
+        self._place = value._file._positions[value._key] // 8
 
     def add(self, amount: float) -> None:
-        value = self._value = self._value + amount
-        self._memory[self._place] = _pack(value, 0.0)
+        self._numbers[self._place] += amount
 
 
 def adder(metric: Any) -> Callable[[float], None]:
