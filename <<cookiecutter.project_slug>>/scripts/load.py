@@ -25,9 +25,13 @@ def main() -> None:
     options = parser.parse_args()
     statuses: dict[str, int] = {}
     until = time.monotonic() + options.seconds
+    threads = []
     while time.monotonic() < until:
-        threading.Thread(target=send, args=(options.url, statuses), daemon=True).start()
+        threads.append(threading.Thread(target=send, args=(options.url, statuses)))
+        threads[-1].start()
         time.sleep(1 / options.rate)
+    for thread in threads:
+        thread.join()
     print(", ".join(f"{count} x {status}" for status, count in sorted(statuses.items())))  # noqa: T201
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from <<cookiecutter.__package>>.database import db
 from <<cookiecutter.__package>>.observability import shared
 from <<cookiecutter.__package>>.settings import Settings
 
-from .support import Service
+from .support import Service, a_process, is_ours
 
 MakeService = Callable[..., Service]
 
@@ -29,12 +28,8 @@ MakeService = Callable[..., Service]
 @pytest.fixture(autouse=True)
 def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No variable of the shell, no .env file, no proxy; files go where pytest removes them."""
-    ours = {name.upper() for name in Settings.model_fields}
-    for name in list(os.environ):
-        if name.upper() in ours or name.upper().startswith(("OTEL_", "SENTRY_", "FLASK_")):
-            monkeypatch.delenv(name)
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
+    for name in filter(is_ours, list(os.environ)):
+        monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 <% if cookiecutter.database == 'postgresql' %>
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/test.db")
@@ -90,21 +85,35 @@ def make_service(tmp_path: Path) -> Iterator[MakeService]:
         sentry.get_global_scope().set_client(None)
 
 
+_A_LIFE = """
+import logging, os, sys
+from gunicorn.config import Config
+from <<cookiecutter.__package>>.app import create_app
+from <<cookiecutter.__package>>.settings import Settings
+
+app = create_app(Settings(_env_file=None))
+app.get("/fails")(lambda: 1 // 0)
+app.test_client().get("/fails")
+logging.warning("x" * 10_000, extra={"sentry": "sentry_sdk" in sys.modules})
+
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.getcwd()
+from <<cookiecutter.__package>>.gunicorn_conf import ServiceLogger
+
+gunicorn = ServiceLogger(Config())
+gunicorn.info("Listening at: %s (%s)", "http://0.0.0.0:8000", 7)
+gunicorn.warning("Worker with pid %s was terminated", 8)
+try:
+    raise OSError("address in use")
+except OSError:
+    gunicorn.exception("cannot bind")
+raise RuntimeError("at the end")
+"""
+
+
 @pytest.fixture(scope="session")
-def process_output() -> bytes:
-    """What a service that fails in the end wrote to standard output, in a process of its own."""
-    code = (
-        "import logging, sys\n"
-        "from <<cookiecutter.__package>>.app import create_app\n"
-        "from <<cookiecutter.__package>>.settings import Settings\n"
-        "app = create_app(Settings(_env_file=None))\n"
-        "app.get('/fails')(lambda: 1 // 0)\n"
-        "app.test_client().get('/fails')\n"
-        "logging.warning('x' * 10_000, extra={'sentry': 'sentry_sdk' in sys.modules})\n"
-        "raise RuntimeError('at the end')\n"
-    )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False)  # noqa: S603
+def process_output(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What a process of the service's own wrote to standard output, from its start to its end."""
+    done = a_process(_A_LIFE, tmp_path_factory.mktemp("process"))
     assert (done.returncode, done.stderr) == (1, b"")
     return done.stdout
 

@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from <<cookiecutter.__package>>.settings import Settings
 
 Line = dict[str, Any]
+
+ROOT = Path(__file__).parents[1]
 
 PRODUCTION: dict[str, Any] = {
     "environment": "production",
@@ -108,6 +113,26 @@ def free_port() -> int:
         taken.bind(("127.0.0.1", 0))
         port: int = taken.getsockname()[1]
         return port
+
+
+def is_ours(variable: str) -> bool:
+    """Whether a variable of the environment changes what the service does."""
+    name = variable.upper()
+    known = {field.upper() for field in Settings.model_fields} | {"PROMETHEUS_MULTIPROC_DIR"}
+    return name in known or name.startswith(("OTEL_", "SENTRY_", "FLASK_")) or "_PROXY" in name
+
+
+def a_process(code: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a program in a process and a folder of its own, with these variables of ours alone."""
+    others = {name: value for name, value in os.environ.items() if not is_ours(name)}
+    return subprocess.run(  # noqa: S603 - the tests' own programs
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=others | {"PYTHONPATH": str(ROOT)} | variables,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
 
 
 Answer = tuple[int, bytes]

@@ -1,16 +1,12 @@
 """The database: its schema is what the models say, and its absence is a 503, not a failure."""
 
-from pathlib import Path
-
 import pytest
 from sqlalchemy import text
 
 from <<cookiecutter.__package>>.database import db
 
 from .conftest import MakeService
-from .support import Service, free_port
-
-ROOT = Path(__file__).parents[1]
+from .support import ROOT, Service, free_port
 
 
 def flask(service: Service, *command: str) -> str:

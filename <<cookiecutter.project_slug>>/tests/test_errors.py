@@ -406,6 +406,7 @@ def test_no_secret_reaches_the_stand_in_for_sentry(sentry: Sentry) -> None:
         headers={"Authorization": f"Bearer {secret}", "Cookie": f"session={secret}"},
     )
     told = json.dumps(sentry.event())
+    assert '"vars"' not in told
     assert secret not in told
     assert card not in told
     assert told.count("REDACTED") >= 4

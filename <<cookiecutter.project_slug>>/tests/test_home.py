@@ -2,7 +2,6 @@
 
 import tomllib
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
@@ -11,9 +10,8 @@ from <<cookiecutter.__package>>.database import db
 
 <% endif %>
 from .conftest import MakeService
-from .support import PRODUCTION, Service
+from .support import PRODUCTION, ROOT, Service
 
-ROOT = Path(__file__).parents[1]
 NAME: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["description"]
 
 
@@ -76,7 +74,7 @@ def test_every_link_answers(service: Service, page: Page) -> None:
 
 
 def test_what_the_page_loads_is_there(service: Service, page: Page) -> None:
-    sheets = [link["href"] for link in page.all("link")]
+    sheets = [link["href"] for link in page.all("link") if link["rel"] == "stylesheet"]
     assert sheets
     for sheet in sheets:
         assert sheet

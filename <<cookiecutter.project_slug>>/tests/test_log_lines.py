@@ -16,11 +16,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask import Response, abort
-from gunicorn.config import Config
 from jsonschema import Draft202012Validator, ValidationError
 
 from <<cookiecutter.__package>>.observability import (
@@ -30,15 +28,11 @@ from <<cookiecutter.__package>>.observability import (
     middleware,
     request_id,
 )
-from <<cookiecutter.__package>>.observability.logging import (
-    RESERVED,
-    Lines,
-    configure_logging,
-)
+from <<cookiecutter.__package>>.observability.logging import RESERVED, Lines
 from <<cookiecutter.__package>>.settings import SLOW_REQUEST_SECONDS
 
 from .conftest import MakeService
-from .support import SCHEMA, Line, Service, validate_line
+from .support import SCHEMA, Line, Service, parsed, validate_line
 
 log = get_logger(__name__)
 
@@ -199,28 +193,12 @@ def test_a_python_warning_is_a_line(service: Service) -> None:
     assert "DeprecationWarning: the old way" in line["message"]
 
 
-def test_gunicorns_own_lines_have_the_same_shape(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The configuration makes a directory for metrics and chooses how they are kept: not here.
-    source = Path(configure_logging.__code__.co_filename).parents[1] / "gunicorn_conf.py"
-    text = source.read_text()
-    begin = text.index("class ServiceLogger")
-    names: dict[str, Any] = {}
-    code = f"from gunicorn.glogging import Logger\nConfig = object\n{text[begin:]}"
-    exec(code[: code.index("class PatientWorker")], names)  # noqa: S102 - our own file
-    logger = names["ServiceLogger"](Config())
-    logger.info("Listening at: %s (%s)", "http://0.0.0.0:8000", 7)
-    logger.warning("Worker with pid %s was terminated", 8)
-    try:
-        raise OSError("address in use")
-    except OSError:
-        logger.exception("cannot bind")
-    listening, terminated, cannot = service.lines()
+def test_gunicorns_own_lines_have_the_same_shape(process_output: bytes) -> None:
+    lines = [line for line in parsed(process_output) if line["logger"] == "gunicorn.error"]
+    listening, terminated, cannot = lines
     assert listening["message"] == "Listening at: http://0.0.0.0:8000 (7)"
     assert terminated["level"] == "WARNING"
     assert cannot["exception"]["type"] == "OSError"
-    assert {line["logger"] for line in service.lines()} == {"gunicorn.error"}
 
 
 # Nothing breaks a line or forges another

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from <<cookiecutter.__package>>.observability import get_logger, shared
+from <<cookiecutter.__package>>.observability import logging as logging_module
 from <<cookiecutter.__package>>.observability.lines import PATIENCE, LineWriter
 from <<cookiecutter.__package>>.observability.logging import Lines
 
@@ -136,11 +137,12 @@ def test_each_writers_lines_keep_their_order(pipe: Pipe) -> None:
     assert list(numbers.values()) == [list(range(100))] * 3
 
 
-def test_a_stalled_reader_delays_one_write_and_no_more(pipe: Pipe) -> None:
+@pytest.mark.parametrize(("length", "count"), [(16_384, 400), (1_000, 4_000)])
+def test_a_stalled_reader_delays_one_write_and_no_more(pipe: Pipe, length: int, count: int) -> None:
     writer = LineWriter(pipe.writer)
-    line = line_of(0, 0, 16_384)
+    line = line_of(0, 0, length)
     began = time.monotonic()
-    written = [writer.write(line) for _ in range(400)]
+    written = [writer.write(line) for _ in range(count)]
     taken = time.monotonic() - began
     assert written[0]
     assert not written[-1]
@@ -255,6 +257,7 @@ def test_lost_lines_are_counted_and_said_when_lines_flow_again(
         for _ in range(3):
             log.info("lost")
         assert service.client.get("/").status_code == 200
+    monkeypatch.setattr(logging_module, "SAY_LOST_SECONDS", 0)
     assert os.write is whole
     assert service.metric("telemetry_dropped_total", signal="logs", reason="stalled") == 4
     log.info("found")
@@ -333,7 +336,7 @@ def test_a_file_that_cannot_be_opened_again_harms_nobody(
 
 
 def test_standard_output_is_whole_lines_of_json_and_nothing_else(process_output: bytes) -> None:
-    failure, request, library, failed = parsed(process_output)
+    failure, request, library, *_, failed = parsed(process_output)
     assert failure["exception"]["type"] == "ZeroDivisionError"
     assert request["path"] == "/fails"
     assert library["message"] == "x" * 10_000

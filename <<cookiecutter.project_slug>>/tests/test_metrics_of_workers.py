@@ -4,8 +4,6 @@ A process chooses once how it keeps values, so what is tested runs in a process 
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 from <<cookiecutter.__package>>.observability import multiprocess
 from <<cookiecutter.__package>>.settings import Settings
 
-from .support import server
+from .support import a_process, server
 
 PROGRAM = """
 import json, os, resource, signal, sys, time
@@ -162,16 +160,8 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a process with workers found out about itself."""
-    root = Path(__file__).parents[1]
     directory = tmp_path_factory.mktemp("values")
-    done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-c", PROGRAM],
-        env={"PROMETHEUS_MULTIPROC_DIR": str(directory), "PATH": "", "PYTHONPATH": str(root)},
-        cwd=directory,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    done = a_process(PROGRAM, directory, PROMETHEUS_MULTIPROC_DIR=str(directory))
     assert done.returncode == 0, done.stderr.decode()
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer

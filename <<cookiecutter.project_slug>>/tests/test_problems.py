@@ -1,8 +1,8 @@
 """Errors are problem documents (RFC 9457), with the request's id to quote."""
 
 import pytest
-from flask import Response, abort
-from werkzeug.exceptions import HTTPException
+from flask import Response, abort, request
+from werkzeug.exceptions import HTTPException, NotFound
 
 from <<cookiecutter.__package>>.app import LARGEST_BODY_BYTES
 from <<cookiecutter.__package>>.problems import problem
@@ -41,8 +41,6 @@ def test_a_failure_tells_its_id_and_nothing_else(service: Service) -> None:
 
 
 def test_a_body_that_is_too_large_is_refused(service: Service) -> None:
-    from flask import request  # noqa: PLC0415
-
     service.app.post("/takes")(lambda: str(len(request.get_data())))
     assert service.client.post("/takes", data=b"x" * LARGEST_BODY_BYTES).status_code == 200
     answer = service.client.post("/takes", data=b"x" * (LARGEST_BODY_BYTES + 1))
@@ -77,9 +75,14 @@ def test_headers_of_an_abort_are_kept(service: Service) -> None:
 
 
 def test_an_abort_with_an_answer_is_that_answer(service: Service) -> None:
+    @service.app.get("/raises")
+    def raises() -> str:
+        raise NotFound(response=Response("mine", 404))
+
     service.app.get("/aborts")(lambda: abort(Response("mine", 409)))
-    answer = service.client.get("/aborts")
-    assert (answer.status_code, answer.text) == (409, "mine")
+    for path, status in (("/aborts", 409), ("/raises", 404)):
+        answer = service.client.get(path)
+        assert (answer.status_code, answer.text) == (status, "mine")
 
 
 def test_a_redirect_is_not_a_problem(service: Service) -> None:

@@ -57,7 +57,8 @@ class Server:
         assert self.program.alive(), (self.folder / "server.log").read_text()[-2000:]
 
     def stop(self) -> None:
-        self.program.stop()
+        # To PostgreSQL SIGTERM means "when all clients have gone", SIGINT means now.
+        self.program.stop(signal.SIGINT)
 
     def restart(self) -> None:
         self.program = self._run()
@@ -75,7 +76,7 @@ class Server:
     def end(self) -> None:
         if self.program.alive():
             self.thaw()
-        self.program.stop(signal.SIGINT)
+        self.stop()
 
 
 class Postgres(Server):

@@ -213,7 +213,7 @@ def test_the_metrics_port_cannot_be_broken_from_outside(small: Service) -> None:
 def test_clients_that_say_nothing_hold_up_nobody_else(small: Service) -> None:
     """More silent connections than there are threads: the probes still answer."""
     with small.serving(WEB_CONCURRENCY="1", WEB_THREADS="4") as service:
-        held = [socket.create_connection(("127.0.0.1", service.port), 10) for _ in range(20)]
+        held = [socket.create_connection(("127.0.0.1", service.port), 10) for _ in range(8)]
         try:
             answer = eventually(lambda: service.get("/health/live"), "an answer", 30)
             assert answer.status == 200

@@ -1,9 +1,9 @@
 """The page at `/`: what this service is and where to look."""
 
 <% if cookiecutter.web_analytics == 'none' %>
-from flask import Blueprint, Flask, Response, make_response, render_template
+from flask import Blueprint, Flask, Response, make_response, render_template, url_for
 <% else %>
-from flask import Blueprint, Flask, Response, make_response, render_template, request
+from flask import Blueprint, Flask, Response, make_response, render_template, request, url_for
 <% endif %>
 
 <% if cookiecutter.web_analytics != 'none' %>
@@ -14,7 +14,7 @@ from .settings import Settings
 CONTENT_SECURITY_POLICY = {
     "default-src": "'none'",
     "style-src": "'self'",
-    "img-src": "'self'",
+    "img-src": "'self' data:",
     "base-uri": "'none'",
     "form-action": "'none'",
     "frame-ancestors": "'none'",
@@ -57,7 +57,7 @@ def init_home(app: Flask, settings: Settings) -> None:
 def _links(app: Flask) -> list[str]:
     """The addresses that a browser can open as they are."""
     return sorted(
-        rule.rule
+        url_for(rule.endpoint)
         for rule in app.url_map.iter_rules()
         if "GET" in (rule.methods or ()) and not rule.arguments and rule.rule != "/"
     )

@@ -41,7 +41,7 @@ class Analytics:
         # developers.google.com/tag-platform/security/guides/csp
         self.policy = {
             "script-src": f"'self' {_TAG_MANAGER}",
-            "img-src": f"'self' {_TAG_MANAGER} https://*.google-analytics.com",
+            "img-src": f"'self' data: {_TAG_MANAGER} https://*.google-analytics.com",
             "connect-src": f"{_TAG_MANAGER} https://*.google-analytics.com"
             " https://*.analytics.google.com",
         }

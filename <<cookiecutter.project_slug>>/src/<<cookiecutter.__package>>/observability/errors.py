@@ -47,9 +47,10 @@ def request_ended(identity: Identity) -> None:
 
 
 def _note_failures(app: Flask) -> None:
-    """Remember a request's exception before error handlers see it.
+    """Remember a request's exception before error handlers see it, and log none twice.
 
-    With errorhandler(Exception) neither got_request_exception nor log_exception is reached.
+    With errorhandler(Exception) neither got_request_exception nor log_exception is reached. An
+    `abort` with a 5xx is a failure too.
     """
     handle = app.handle_user_exception
 
@@ -60,7 +61,15 @@ def _note_failures(app: Flask) -> None:
             identity.take_route(request)
         return handle(error)
 
+    log_exception = app.log_exception
+
+    def logging_once(failed: Any) -> None:
+        identity = current_identity()
+        if identity is None or identity.logged_failure is not failed[1]:
+            log_exception(failed)
+
     app.handle_user_exception = noting  # type: ignore[assignment, method-assign]
+    app.log_exception = logging_once  # type: ignore[assignment, method-assign]
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:

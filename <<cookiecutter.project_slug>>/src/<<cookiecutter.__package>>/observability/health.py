@@ -160,7 +160,7 @@ def init_health(app: Flask, settings: Settings, registry: CollectorRegistry) -> 
     """The four endpoints, and the external checks of HEALTH_DEPENDENCIES."""
     health = Health(settings, registry)
     for name, url, critical in settings.health_dependencies:
-        health.add_check(name, _answers(url), critical=critical)
+        health.add_check(name, _http_check(url), critical=critical)
     app.extensions["health"] = health
     app.register_blueprint(_endpoints(health))
     return health
@@ -179,20 +179,20 @@ def _endpoints(health: Health) -> Blueprint:
 
     @endpoints.get("/ready")
     def ready() -> ResponseReturnValue:
-        return _answer(health.is_ready())
+        return _status(health.is_ready())
 
     @endpoints.get("/startup")
     def startup() -> ResponseReturnValue:
-        return _answer(health.is_started())
+        return _status(health.is_started())
 
     return endpoints
 
 
-def _answer(well: bool) -> ResponseReturnValue:
+def _status(well: bool) -> ResponseReturnValue:
     return ({"status": "healthy"}, 200) if well else ({"status": "unhealthy"}, 503)
 
 
-def _answers(url: str) -> Callable[[], None]:
+def _http_check(url: str) -> Callable[[], None]:
     def look() -> None:
         with urlopen(url, timeout=LIMIT_SECONDS):  # noqa: S310 - settings hold it to http(s)
             pass

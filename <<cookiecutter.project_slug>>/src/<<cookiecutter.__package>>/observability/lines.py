@@ -3,8 +3,8 @@
 Each line is one write, which never blocks. What is at most PIPE_BUF (4,096) bytes long, a pipe
 takes whole (pipe(7)) and needs no lock: waiting for one costs a request more than all the rest
 of its line. A longer line is written only where the pipe surely has room for all of it, which
-Linux then fills without letting another writer in. A reader that is behind is waited for; one that
-stalls, for PATIENCE once in a second: lines are lost then, and counted.
+Linux then fills without letting another writer in. A reader that is behind is waited for a little;
+where it stalls, lines are lost, and counted.
 """
 
 import fcntl
@@ -22,10 +22,7 @@ from pathlib import Path
 from . import shared
 
 PATIENCE = 0.05
-"""Seconds without a byte taken after which a reader has stalled."""
-
-LONGEST_WAIT = 0.2
-"""Seconds a line may wait for a reader that is behind."""
+"""Seconds a line waits for a reader that is behind; after a loss, none does for a second."""
 
 _PIPE_BYTES = 1024 * 1024
 _PAGE = select.PIPE_BUF
@@ -39,6 +36,7 @@ class LineWriter:
         self._looked = 0.0
         self._alone = threading.Lock()
         self._torn = False
+        self._impatient_until = 0.0
         self._given = self._descriptor = descriptor
         self._former = -1
         self._socket: socket.socket | None = None
@@ -70,10 +68,12 @@ class LineWriter:
 
     def _write_long(self, line: bytes) -> bool:
         def has_room() -> bool:
+            unread = fcntl.ioctl(self._descriptor, termios.FIONREAD, b"1234")
+            (queued,) = struct.unpack("i", unread)
             # A page of a pipe can be half empty, where the next write did not fit into the rest.
-            return 2 * self._queued() + len(line) + 2 * _PAGE <= self._capacity
+            return bool(2 * queued + len(line) + 2 * _PAGE <= self._capacity)
 
-        if not self._alone.acquire(timeout=LONGEST_WAIT):
+        if not self._alone.acquire(timeout=PATIENCE):
             return False
         try:
             if not self._wait(self._locks_others_out):
@@ -102,26 +102,14 @@ class LineWriter:
             self._socket.close()
 
     def _wait(self, is_ready: Callable[[], bool]) -> bool:
-        if is_ready():
-            return True
-        now = began = progress = time.monotonic()
-        least = self._queued()
-        while now >= shared.impatient_until() and now - began < LONGEST_WAIT:
+        until = time.monotonic()
+        until += 0 if until < self._impatient_until else PATIENCE
+        while not is_ready():
+            if time.monotonic() >= until:
+                self._impatient_until = time.monotonic() + 1
+                return False
             time.sleep(0.001)
-            if is_ready():
-                return True
-            now, queued = time.monotonic(), self._queued()
-            if queued != least:
-                least, progress = queued, now
-            elif now - progress > PATIENCE:
-                shared.set_impatient_until(now + 1)
-        return False
-
-    def _queued(self) -> int:
-        """Bytes that nobody has read yet, where that can be told."""
-        if not self._capacity:
-            return 0
-        return int(struct.unpack("i", fcntl.ioctl(self._descriptor, termios.FIONREAD, b"1234"))[0])
+        return True
 
     def _is_writable(self) -> bool:
         poll = select.poll()
@@ -138,7 +126,7 @@ class LineWriter:
         if stat.S_ISSOCK(mode):
             self._socket = connection = socket.socket(fileno=os.dup(descriptor))
             self._send = lambda line: connection.send(line, socket.MSG_DONTWAIT)
-        elif stat.S_ISFIFO(mode):
+        elif stat.S_ISFIFO(mode) and hasattr(fcntl, "F_GETPIPE_SZ"):
             try:
                 # A description of our own: O_NONBLOCK on the inherited one would bind others too.
                 self._descriptor = os.open(

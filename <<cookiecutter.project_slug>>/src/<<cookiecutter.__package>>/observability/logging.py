@@ -165,10 +165,7 @@ class Lines(logging.Handler):
         elif self.lost and time.monotonic() >= self._say_after:
             self._say_after = time.monotonic() + SAY_LOST_SECONDS
             lost, self.lost = self.lost, 0
-            note = {**self._constant, "lost": lost}
-            note |= {"level": "WARNING", "message": "log lines lost", "logger": __name__}
-            note |= {"module": "logging", "function": "_write", "line": 0}
-            self._writer.write(self._encode({"timestamp": timestamp(time.time()), **note}))
+            logging.getLogger(__name__).warning("log lines lost", extra={"lost": lost})
 
     def _lose(self, reason: str) -> None:
         self.lost += 1

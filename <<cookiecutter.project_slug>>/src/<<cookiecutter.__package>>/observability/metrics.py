@@ -21,7 +21,7 @@ from prometheus_flask_exporter import PrometheusMetrics
 
 from ..settings import SLOW_REQUEST_SECONDS, Settings
 from .identity import Identity
-from .multiprocess import serves_metrics_from_master
+from .multiprocess import Info, serves_metrics_from_master
 from .values import adder, observer
 
 metrics = PrometheusMetrics.for_app_factory(
@@ -91,8 +91,7 @@ class RequestMetrics:
 def init_metrics(app: Flask, settings: Settings, registry: CollectorRegistry) -> RequestMetrics:
     """Request metrics and, where no gunicorn master does it, the process's own and /metrics."""
     if not serves_metrics_from_master():
-        info = Gauge("app_info", "What runs.", ["version", "revision"], registry=registry)
-        info.labels(settings.app_version, settings.app_revision or "").set(1)
+        registry.register(Info(settings))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         if settings.environment == "development":

@@ -57,14 +57,15 @@ class Middleware:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             headers.append(("X-Request-ID", identity.request_id))
             if not quiet and not identity.status:
-                self._ended(identity, environ, int(status[:3]), headers)
+                self._ended(identity, environ, status, headers)
             return start_response(status, headers, exc_info)
 
         try:
             body = self._wsgi_app(environ, start)
-        except BaseException:
+        except BaseException as error:
             if not quiet and not identity.status:
-                self._ended(identity, environ, 500, [])
+                identity.failure = error
+                self._ended(identity, environ, "500", [])
             set_identity(None)
             raise
         set_identity(None)
@@ -75,14 +76,14 @@ class Middleware:
         self,
         identity: Identity,
         environ: "WSGIEnvironment",
-        status: int,
+        status: str,
         headers: list[tuple[str, str]],
     ) -> None:
         identity.seconds = perf_counter() - identity.started
-        identity.status = status
+        identity.status = int(status[:3])
         for name, value in headers:
             if name == "Content-Length":
-                identity.size = int(value)
+                identity.size = int(value) if value.isdigit() else None
                 break
         method = environ["REQUEST_METHOD"]
         if method in METHODS:

@@ -83,8 +83,9 @@ def _card(found: re.Match[str]) -> str:
     return REDACTED if luhn % 10 == 0 else found[0]
 
 
+_PAIR = re.compile(r"[=:]|[\"'],").search
 _NAME = re.compile(
-    r"([A-Za-z_][\w.-]{0,63})(?:\\{0,4}[\"'],?)?\]?\s{0,4}(?:=>|[=:]|(?<=,))\s{0,4}(?!//)"
+    r"(?<![\w.-])[\d.-]{0,32}([A-Za-z_][\w.-]{0,127})(?:\\{0,4}[\"'],?)?\]?\s{0,4}(?:=>|[=:]|(?<=,))\s{0,4}(?!//)"
 )
 _VALUE = re.compile(
     r"\\{1,4}\"[^\"\\]*|\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|\[[^\]]*\]?|[^\s&;,\"'})\]]+", re.S
@@ -184,7 +185,7 @@ def scrub_text(text: str) -> str:
     for sign, shape, replacement in _SHAPES:
         if sign(text):
             text = shape.sub(replacement, text)
-    return _scrub_pairs(text) if "=" in text or ":" in text else text
+    return _scrub_pairs(text) if _PAIR(text) else text
 
 
 _scrub_and_remember = lru_cache(maxsize=2048)(scrub_text)

@@ -1,7 +1,6 @@
 """Memory that gunicorn's master shares with its workers, made before the first of them is forked.
 
-The module is imported once a master, so a reload (SIGHUP), which runs the configuration again,
-keeps what is here.
+A reload (SIGHUP) does not import it again, so it keeps what is here.
 """
 
 import mmap
@@ -9,11 +8,17 @@ import struct
 import tempfile
 from pathlib import Path
 
-_DRAINING, _LOST_FILES, _PATIENCE = 0, 4, 8
-_memory = mmap.mmap(-1, 16)
+_DRAINING, _LOST_FILES = 0, 4
+_memory = mmap.mmap(-1, 8)
 
-line_lock, _name = tempfile.mkstemp()
-Path(_name).unlink()
+
+def _nameless_file() -> int:
+    descriptor, name = tempfile.mkstemp()
+    Path(name).unlink()
+    return descriptor
+
+
+line_lock = _nameless_file()
 """Its record lock orders the writers of long log lines; the kernel frees it when a process dies."""
 
 
@@ -26,17 +31,8 @@ def is_draining() -> bool:
     return _memory[_DRAINING] == 1
 
 
-def impatient_until() -> float:
-    """The monotonic time until which no process waits for a log reader that stalls."""
-    return float(struct.unpack_from("d", _memory, _PATIENCE)[0])
-
-
-def set_impatient_until(moment: float) -> None:
-    struct.pack_into("d", _memory, _PATIENCE, moment)
-
-
 def lost_value_files() -> int:
-    """How many files of metric values a worker could not have, in all workers so far."""
+    """How many files of metric values could not be had, in all workers so far."""
     return int(struct.unpack_from("I", _memory, _LOST_FILES)[0])
 
 

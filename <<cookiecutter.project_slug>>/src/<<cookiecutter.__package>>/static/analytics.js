@@ -2,4 +2,4 @@
 window.dataLayer = window.dataLayer || [];
 function gtag() { window.dataLayer.push(arguments); }
 gtag("js", new Date());
-gtag("config", document.currentScript.dataset.id, { anonymize_ip: true });
+gtag("config", document.currentScript.dataset.id);
