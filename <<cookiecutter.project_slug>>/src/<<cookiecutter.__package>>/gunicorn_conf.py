@@ -132,7 +132,9 @@ def _drain_before_stopping(server: Arbiter) -> None:
     begun = threading.Event()
 
     def at_signal(number: int, frame: FrameType | None) -> None:
-        begin_drain()
+        # A worker has this handler for its first moments: its end is not the service's.
+        if os.getpid() == server.pid:
+            begin_drain()
         server.signal(number, frame)
 
     def drain() -> None:
