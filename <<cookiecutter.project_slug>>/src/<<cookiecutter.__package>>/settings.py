@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     log_client_ip: Literal["full", "truncated", "off"] = Field(
         "full", description="full, truncated or off"
     )
-    log_sample_ratio: Ratio = << tier.log_sample_ratio >>
+    log_sample_ratio: Ratio = 1.0
 
     sentry_dsn: Annotated[SecretStr, AfterValidator(_sentry_dsn)] | None = Field(
         None, description="https://KEY@HOST/PROJECT"
