@@ -1,5 +1,6 @@
 """Settings: what cannot be used is refused in one line, which never shows a value."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -238,3 +239,9 @@ def test_start_up_stops_with_that_line_and_no_traceback(tmp_path: Path) -> None:
     assert port.startswith("PORT: ")
     assert dsn.startswith("SENTRY_DSN: ")
     assert SECRET not in said
+
+
+def test_the_example_of_settings_names_each_variable() -> None:
+    example = (Path(__file__).parents[1] / ".env.example").read_text()
+    named = set(re.findall(r"^#([A-Z_]+)=", example, re.MULTILINE))
+    assert named == {name.upper() for name in Settings.model_fields} | {"PROMETHEUS_MULTIPROC_DIR"}
