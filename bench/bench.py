@@ -38,7 +38,9 @@ MOST_GENERATION_SECONDS = 1.0
 def print_cost(services: Services, options: argparse.Namespace) -> None:
     """Throughput of a hello-world as far as CPU time decides it."""
     measure_cost(services, options.rounds, options.seconds)
-    print(f"\nCPU time of one request: JSON hello-world, one gunicorn worker, {THREADS} threads, {CONNECTIONS} connections")
+    print(
+        f"\nCPU time of a request: JSON hello-world, one gunicorn worker, {THREADS} threads, {CONNECTIONS} connections"
+    )
     print(f"{'':36}{'throughput against bare Flask':^30}  {'µs a request':^15}")
     print(f"{'':36}{'median':>10}{'lowest':>10}{'highest':>10}  {'added':>7}{'all':>8}")
     bare = statistics.median(BARE.micros)
@@ -90,7 +92,9 @@ def print_scrapes(services: Services, _: argparse.Namespace) -> None:
     first = next(iter(scrapes.values()))
     for deaths, scrape in scrapes.items():
         ratio = scrape.milliseconds / first.milliseconds
-        print(f"{f'after {deaths} deaths':36}{ratio:10.2f} x   {scrape.files} files opened, {scrape.milliseconds:.1f} ms")
+        print(
+            f"{f'after {deaths} deaths':36}{ratio:10.2f} x   {scrape.files} files opened, {scrape.milliseconds:.1f} ms"
+        )
 
 
 def print_generation(services: Services, options: argparse.Namespace) -> None:

@@ -1,9 +1,10 @@
 """CPU time of one request: a JSON hello-world under gunicorn, bare and with the service's signals.
 
 The worker's CPU time is what counts, not the time on the clock: how busy the machine is then matters less. It still
-matters, through caches and clock rates. So bare Flask and the subjects take short turns, many in a round; what counts of
-a round is the quarter of each one's turns that was disturbed least; each round is told by its ratio, in processes that
-are started anew; and the median of the rounds is the result. Workers are held to one processor each (servers.py says why).
+matters, through caches and clock rates. So bare Flask and the subjects take short turns, many in a round; what counts
+of a round is the quarter of each one's turns that was disturbed least; each round is told by its ratio, in processes
+that are started anew; and the median of the rounds is the result. Workers are held to one processor each:
+servers.py says why.
 """
 
 import statistics
@@ -111,6 +112,8 @@ def check(subject: Subject, worker: Worker) -> None:
     if on in (EVERY_SIGNAL, "metrics"):
         scraped = worker.server.get("/metrics", worker.server.metrics_port).decode()
         series = 'http_request_duration_seconds_count{method="GET",route="/hello",status="200"} '
-        counted = next((float(line.removeprefix(series)) for line in scraped.splitlines() if line.startswith(series)), 0)
+        counted = next(
+            (float(line.removeprefix(series)) for line in scraped.splitlines() if line.startswith(series)), 0
+        )
         if counted < worker.requests:
             raise BenchError(f"{subject.name}: {counted} counted of {worker.requests} requests")

@@ -153,7 +153,7 @@ def free_ports(quantity: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process with all of its threads: utime + stime of /proc/PID/stat, in nanoseconds' detail.
+    """User and system time of a process with all of its threads: utime + stime of /proc/PID/stat, in nanoseconds.
 
     It is the clock that clock_getcpuclockid(3) names; Linux makes its id of the process's, as here.
     """

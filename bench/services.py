@@ -33,7 +33,7 @@ class Service:
 
     @property
     def gunicorn(self) -> str:
-        """gunicorn of the service's environment."""
+        """Gunicorn of the service's environment."""
         return str(self.folder / ".venv" / "bin" / "gunicorn")
 
 
@@ -134,7 +134,9 @@ def run(command: list[str], folder: Path, variables: dict[str, str] | None = Non
         BenchError: it failed; the message holds what it said
     """
     # The flags of the make that runs this are not for another.
-    surroundings = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}}
+    surroundings = {
+        name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}
+    }
     done = subprocess.run(
         command,
         cwd=folder,

@@ -86,7 +86,7 @@ def make_service(tmp_path: Path) -> Iterator[MakeService]:
 
 
 _A_LIFE = """
-import logging, os, sys
+import logging, os, sys, warnings
 from gunicorn.config import Config
 from <<cookiecutter.__package>>.app import create_app
 from <<cookiecutter.__package>>.settings import Settings
@@ -95,6 +95,7 @@ app = create_app(Settings(_env_file=None))
 app.get("/fails")(lambda: 1 // 0)
 app.test_client().get("/fails")
 logging.warning("x" * 10_000, extra={"sentry": "sentry_sdk" in sys.modules})
+warnings.warn("the old way")
 
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.getcwd()
 from <<cookiecutter.__package>>.gunicorn_conf import ServiceLogger

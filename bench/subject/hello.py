@@ -28,7 +28,7 @@ def nothing(*_: object, **__: object) -> Off:
 
 
 def leave_out(observability: Any, signals: set[str]) -> None:
-    """Makes `init_observability` skip the steps of these signals; the rest stays the service's own code, in its order."""
+    """Makes `init_observability` skip the steps of these signals; the rest stays the service's own, in its order."""
     for signal in signals:
         setattr(observability, SIGNALS[signal], nothing)
     if "errors" in signals:

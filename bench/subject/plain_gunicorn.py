@@ -1,4 +1,4 @@
-"""gunicorn for what has no observability: the options of the service's gunicorn_conf.py that are not about telemetry."""
+"""gunicorn for what has no observability: the options of the service's gunicorn_conf.py that are not telemetry's."""
 
 import os
 
