@@ -16,6 +16,7 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
 from prometheus_flask_exporter import PrometheusMetrics
 
@@ -24,6 +25,8 @@ from .identity import Identity
 from .multiprocess import Info, serves_metrics_from_master
 from .values import adder, observer
 
+# Several workers cannot have the _created series; one alone would differ from them.
+disable_created_metrics()
 metrics = PrometheusMetrics.for_app_factory(
     registry=CollectorRegistry(), path=None, export_defaults=False
 )
