@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from load import Load
+from load import Load, LoadError
 from servers import Server, cpu_seconds
 from services import EVERY_SIGNAL, BenchError, Services
 
@@ -57,9 +57,16 @@ class Worker:
         self._load = load
 
     def take_turn(self, seconds: float) -> None:
-        """Answers requests for so long."""
+        """Answers requests for so long.
+
+        Raises:
+            BenchError: one is not answered
+        """
         before = cpu_seconds(self._pid)
-        requests = self._load.send(seconds)
+        try:
+            requests = self._load.send(seconds)
+        except (LoadError, OSError) as error:
+            raise BenchError(f"{error}; the server said: {self.server.said()}") from error
         self.turns.append((cpu_seconds(self._pid) - before) / requests * 1e6)
         self.requests += requests
 

@@ -107,7 +107,11 @@ class Server:
                 time.sleep(0.002)
             else:
                 return
-        raise ServerError(f"gunicorn does not answer {path}: {self.output.last.decode(errors='replace')}")
+        raise ServerError(f"gunicorn does not answer {path}: {self.said()}")
+
+    def said(self) -> str:
+        """The end of its output."""
+        return self.output.last.decode(errors="replace")
 
     def stop(self) -> None:
         """Ends the master, which ends its workers; what is left of them after STOP_SECONDS is killed by its id."""

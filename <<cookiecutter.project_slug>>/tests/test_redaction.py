@@ -131,7 +131,7 @@ HARMLESS_NAMES = """
     author authors authority authored author_id max_tokens prompt_tokens tokenizer
     secretary keyboard key keys primary_key foreign_key sort_key partition_key cache_key monkey
     passenger passage compass bypass pinned spin pinterest opinion shipping
-    cookiecutters sessions_open assign signal signed design card cards discard
+    cookiebook sessions_open assign signal signed design card cards discard
     cardinality order_id user customer amount currency id name path status_code method duration_ms
     description sidebar inside basin
 """.split()

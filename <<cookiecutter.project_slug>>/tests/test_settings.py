@@ -212,7 +212,7 @@ def test_production_takes_what_is_safe() -> None:
         ("FLASK_DEBUG", "1"),
 <% if cookiecutter.database == 'postgresql' %>
         ("DATABASE_URL", ""),
-        ("DATABASE_URL", f"sqlite:////tmp/{SECRET}.db"),
+        ("DATABASE_URL", f"sqlite:////srv/{SECRET}.db"),
 <% endif %>
 <% if cookiecutter.cache == 'redis' %>
         ("REDIS_URL", ""),

@@ -24,6 +24,9 @@ from . import shared
 PATIENCE = 0.05
 """Seconds a line waits for a reader that is behind; after a loss, none does for a second."""
 
+LONG_PATIENCE = 0.3
+"""The same for a line that is longer than a page, such as a traceback: there are few of them."""
+
 _PIPE_BYTES = 1024 * 1024
 _PAGE = select.PIPE_BUF
 
@@ -56,7 +59,8 @@ class LineWriter:
             try:
                 return self._send_whole(line)
             except BlockingIOError:
-                return self._wait(self._is_writable) and self._send_whole(line)
+                until = self._deadline(PATIENCE)
+                return self._wait(self._is_writable, until) and self._send_whole(line)
         except OSError:
             return False
 
@@ -73,13 +77,14 @@ class LineWriter:
             # A page of a pipe can be half empty, where the next write did not fit into the rest.
             return bool(2 * queued + len(line) + 2 * _PAGE <= self._capacity)
 
-        if not self._alone.acquire(timeout=PATIENCE):
+        until = self._deadline(LONG_PATIENCE)
+        if not self._wait(lambda: self._alone.acquire(blocking=False), until):
             return False
         try:
-            if not self._wait(self._locks_others_out):
+            if not self._wait(self._locks_others_out, until):
                 return False
             try:
-                return self._wait(has_room) and self._send_whole(line)
+                return self._wait(has_room, until) and self._send_whole(line)
             finally:
                 fcntl.lockf(shared.line_lock, fcntl.LOCK_UN)
         finally:
@@ -101,9 +106,11 @@ class LineWriter:
         if self._socket:
             self._socket.close()
 
-    def _wait(self, is_ready: Callable[[], bool]) -> bool:
-        until = time.monotonic()
-        until += 0 if until < self._impatient_until else PATIENCE
+    def _deadline(self, patience: float) -> float:
+        now = time.monotonic()
+        return now if now < self._impatient_until else now + patience
+
+    def _wait(self, is_ready: Callable[[], bool], until: float) -> bool:
         while not is_ready():
             if time.monotonic() >= until:
                 self._impatient_until = time.monotonic() + 1
