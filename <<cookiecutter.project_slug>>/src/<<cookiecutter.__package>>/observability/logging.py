@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from random import random
 from typing import Any, Self
@@ -44,6 +45,7 @@ RESERVED = frozenset(
 # Lines that tell what another line tells already, or nothing.
 _QUIETER = {"werkzeug": "WARNING", "urllib3": "WARNING", "alembic.runtime.plugins": "WARNING"}
 _OF_A_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_USUAL_PATH = 128
 # What a long line never loses a part of.
 _WHOLE = RESERVED - {"message", "exception", "path", "route", "logger", "user_id"}
 _PARAMETERS = frozenset(("event", "method_name", "positional_args", "self"))
@@ -76,6 +78,9 @@ class Lines(logging.Handler):
         }
         if settings.app_revision:
             self._constant["revision"] = settings.app_revision
+        self._is_json = settings.log_format == "json"
+        constant = orjson.dumps(self._constant).decode()[1:-1]
+        self._head = f'","level":"INFO","message":"request","logger":"request",{constant}'
         self._sample_ratio = settings.log_sample_ratio
         self._requests_at = _effective_level(settings, "request")
         self._count: dict[str, Callable[[float], None]] = {}
@@ -112,6 +117,36 @@ class Lines(logging.Handler):
             and random() >= self._sample_ratio  # noqa: S311
         ):
             return
+        try:
+            if self._is_json and level == logging.INFO and len(request.path) <= _USUAL_PATH:
+                try:
+                    text = self.text_of(request)
+                except TypeError:  # a lone surrogate, which orjson refuses
+                    text = encode(self.line_of(request))
+            else:
+                text = self._encode(self.line_of(request))
+            self._send(text, level)
+        except Exception as error:
+            self._lose(type(error).__name__)
+
+    def text_of(self, request: Identity) -> bytes:
+        """What `line_of` and `encode` make of a request that did not fail, for half of the cost."""
+        ids = f',"trace_id":"{request.trace_id}"' if request.trace_id else ""
+        if request.user_id is not None:
+            ids += f',"user_id":{_json(scrub_short_text(request.user_id))}'
+        size = "" if request.size is None else f',"bytes":{request.size}'
+        client = "" if request.client_ip is None else f',"client_ip":{_json(request.client_ip)}'
+        return (
+            f'{{"timestamp":"{timestamp(time.time())}{self._head}'
+            f',"request_id":"{request.request_id}"{ids}'
+            f',"method":"{request.method}","route":{_json(request.route)}'
+            f',"path":{_json(scrub_short_text(request.path))},"status_code":{request.status}'
+            f',"duration_ms":{request.seconds * 1000:.3f}{size}{client}}}\n'
+        ).encode()
+
+    def line_of(self, request: Identity) -> Fields:
+        """The fields of a request's line."""
+        level = logging.ERROR if request.status >= 500 else logging.INFO
         line: Fields = {
             "timestamp": timestamp(time.time()),
             "level": _LEVELS[level],
@@ -124,7 +159,7 @@ class Lines(logging.Handler):
         line["method"] = request.method
         line["route"] = request.route
         line["path"] = scrub_short_text(request.path)
-        line["status_code"] = status
+        line["status_code"] = request.status
         line["duration_ms"] = round(request.seconds * 1000, 3)
         if request.size is not None:
             line["bytes"] = request.size
@@ -132,10 +167,7 @@ class Lines(logging.Handler):
             line["client_ip"] = request.client_ip
         if level == logging.ERROR:
             line.update(_where_it_failed(request))
-        try:
-            self._write(line, level)
-        except Exception as error:
-            self._lose(type(error).__name__)
+        return line
 
     def _line_of(self, record: logging.LogRecord) -> Fields:
         line: Fields = {
@@ -158,9 +190,12 @@ class Lines(logging.Handler):
         return line
 
     def _write(self, line: Fields, level: int) -> None:
+        self._send(self._encode(line), level)
+
+    def _send(self, text: bytes, level: int) -> None:
         if count := self._count.get(_level_name(level)):
             count(1)
-        if not self._writer.write(self._encode(line)):
+        if not self._writer.write(text):
             self._lose("stalled")
         elif self.lost and time.monotonic() >= self._say_after:
             self._say_after = time.monotonic() + SAY_LOST_SECONDS
@@ -337,6 +372,12 @@ def _exception(error: BaseException) -> Fields:
         "message": scrub_text(described(error)),
         "stacktrace": scrub_text(stack),
     }
+
+
+@lru_cache(maxsize=4096)
+def _json(text: str) -> str:
+    """The JSON of a text that repeats."""
+    return orjson.dumps(text).decode()
 
 
 def _add_ids(line: Fields, request: Identity) -> None:

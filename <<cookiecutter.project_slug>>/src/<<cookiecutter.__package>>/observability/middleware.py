@@ -137,7 +137,7 @@ def _truncated(address: str | None) -> str | None:
 
 
 _CLIENT_IP: dict[str, Callable[[str | None], str | None]] = {
-    "full": lambda address: address or None,
+    "full": lambda address: address[:64] if address else None,
     "truncated": _truncated,
     "off": lambda _: None,
 }
