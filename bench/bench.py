@@ -63,9 +63,11 @@ def verdict(ratio: float) -> str:
 
 def print_start(services: Services, options: argparse.Namespace) -> None:
     """Time to the first answered request."""
-    seconds = measure_start(services, options.rounds + 1)
+    seconds = measure_start(services, options.rounds + 2)
     print("\nStart-up of a small service: s to the first answered request")
-    print_pair("", seconds, f"at most +{MOST_START_SECONDS} s", decimals=2)
+    # The clock counts here, and other programs can only add to it: the fastest was disturbed least.
+    fastest = Pair([min(seconds.observed)], [min(seconds.unobserved)])
+    print_pair("fastest", fastest, f"at most +{MOST_START_SECONDS} s", decimals=2)
 
 
 def print_memory(services: Services, _: argparse.Namespace) -> None:

@@ -76,21 +76,25 @@ class Server:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {processor})
 
+    def ask(self, path: str, port: int | None = None) -> tuple[int, bytes]:
+        """The status and the body of an answer."""
+        connection = HTTPConnection("127.0.0.1", port or self.port, timeout=START_SECONDS)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
     def get(self, path: str, port: int | None = None) -> bytes:
         """The body of an answer with status 200.
 
         Raises:
             ServerError: the answer has another status
         """
-        connection = HTTPConnection("127.0.0.1", port or self.port, timeout=START_SECONDS)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read()
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise ServerError(f"GET {path} is answered {answer.status}")
+        status, body = self.ask(path, port)
+        if status != 200:
+            raise ServerError(f"GET {path} is answered {status}: {self.said()}")
         return body
 
     def wait_until_it_answers(self, path: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from load import Load
 from servers import memory_mib
-from services import Services
+from services import BenchError, Services
 
 LOAD_SECONDS = 1.0
 """How long a worker is busy before its memory is read, so that what is made at the first requests is there."""
@@ -40,13 +40,19 @@ def measure_start(services: Services, rounds: int) -> Pair:
 
 
 def measure_memory(services: Services, rounds: int) -> dict[str, Pair]:
-    """MiB of one worker under load, as `Rss` and as `Pss`."""
+    """MiB of one worker under load, as `Rss` and as `Pss`.
+
+    Raises:
+        BenchError: what should be without observability is not, or the other way round
+    """
     mib = {"Rss": Pair(), "Pss": Pair()}
     services.of("small")
     for number in range(1, rounds + 1):
         print(f"memory: round {number} of {rounds} ...", file=sys.stderr)
         for observed in (True, False):
             with services.whole("small", observed=observed) as server, Load(server.port, "/") as load:
+                if (server.ask("/health/live")[0] == 200) != observed:  # observability brings the probes
+                    raise BenchError(f"the service {'with' if observed else 'without'} observability is not that")
                 load.send(LOAD_SECONDS)
                 for name, value in memory_mib(server.worker()).items():
                     mib[name].of(observed=observed).append(value)

@@ -66,9 +66,9 @@ class LineWriter:
 
     def _send_whole(self, line: bytes) -> bool:
         # A disk that is full can take a part of a line: the next one must not be glued to it.
-        sent = self._send(b"\n" + line if self._torn else line)
-        self._torn, was_torn = sent < len(line), self._torn
-        return sent == len(line) + was_torn
+        text = b"\n" + line if self._torn else line
+        self._torn = self._send(text) < len(text)
+        return not self._torn
 
     def _write_long(self, line: bytes) -> bool:
         def has_room() -> bool:
