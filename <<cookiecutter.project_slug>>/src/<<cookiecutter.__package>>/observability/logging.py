@@ -70,7 +70,7 @@ class Lines(logging.Handler):
         self._losses = losses
         self._say_after = 0.0
         self.lost = 0
-        """Lines that could not be written since the last that could."""
+        """Lines that could not be written, since that was last said."""
         self._constant: Fields = {
             "service": settings.otel_service_name,
             "environment": settings.environment,
