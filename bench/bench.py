@@ -56,7 +56,6 @@ def print_cost(services: Services, options: argparse.Namespace) -> None:
 
 def verdict(ratio: float) -> str:
     """Where a throughput stands, as it is printed."""
-    ratio = round(ratio, 2)
     if ratio < FLOOR:
         return "below the floor"
     return "reached" if ratio >= GOAL else "above the floor, below the goal"
