@@ -103,16 +103,15 @@ class Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._write(self._line_of(record), record.levelno)
+            self._send(self._encode(self._line_of(record)), record.levelno)
         except Exception as error:
             self._lose(type(error).__name__)
 
     def request_ended(self, request: Identity) -> None:
         """The one line of a request. Failures and slow requests are never sampled away."""
-        status = request.status
-        level = logging.ERROR if status >= 500 else logging.INFO
+        level = _level_of(request)
         if level < self._requests_at or (
-            status < 400
+            request.status < 400
             and request.seconds < SLOW_REQUEST_SECONDS
             and random() >= self._sample_ratio  # noqa: S311
         ):
@@ -146,7 +145,7 @@ class Lines(logging.Handler):
 
     def line_of(self, request: Identity) -> Fields:
         """The fields of a request's line."""
-        level = logging.ERROR if request.status >= 500 else logging.INFO
+        level = _level_of(request)
         line: Fields = {
             "timestamp": timestamp(time.time()),
             "level": _LEVELS[level],
@@ -188,9 +187,6 @@ class Lines(logging.Handler):
             if identity:
                 identity.logged_failure = error
         return line
-
-    def _write(self, line: Fields, level: int) -> None:
-        self._send(self._encode(line), level)
 
     def _send(self, text: bytes, level: int) -> None:
         if count := self._count.get(_level_name(level)):
@@ -385,6 +381,10 @@ def _add_ids(line: Fields, request: Identity) -> None:
         line["trace_id"] = request.trace_id
     if request.user_id is not None:
         line["user_id"] = scrub_short_text(request.user_id)
+
+
+def _level_of(request: Identity) -> int:
+    return logging.ERROR if request.status >= 500 else logging.INFO
 
 
 def _where_it_failed(request: Identity) -> Fields:
