@@ -1,0 +1,194 @@
+"""The image and Compose agree with the service, with the files they mount and with each other."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from <<cookiecutter.__package>>.settings import Settings
+
+from ..support import ROOT
+
+PORT = Settings.model_fields["port"].default
+METRICS_PORT = Settings.model_fields["metrics_port"].default
+EXACT = re.compile(r"[\w./-]+:v?\d+\.\d+\.\d+(-[\w.-]+)?(@sha256:[0-9a-f]{64})?")
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def compose_files() -> list[Path]:
+    """compose.yaml and what it includes."""
+    main = ROOT / "compose.yaml"
+    return [main, *(ROOT / included for included in load(main).get("include", []))]
+
+
+def containers() -> dict[str, dict[str, Any]]:
+    return {name: c for file in compose_files() for name, c in load(file)["services"].items()}
+
+
+def mounts() -> Iterator[tuple[str, Path, str]]:
+    """The container, the file or folder of this repository, and where the container sees it."""
+    for file in compose_files():
+        for name, container in load(file)["services"].items():
+            for volume in container.get("volumes", []):
+                source, target, *_ = volume.split(":")
+                if source.startswith("."):
+                    yield name, file.parent / source, target
+
+
+def seen_in(container: str, path: str) -> bool:
+    """Whether a container sees a file or folder of this repository at a path of its own."""
+    return any(
+        path.startswith(target) and Path(f"{source}{path.removeprefix(target)}").exists()
+        for name, source, target in mounts()
+        if name == container
+    )
+
+
+def listening() -> set[str]:
+    """host:port of everything that answers in Compose; a watcher's port is in its health check."""
+    found = {f"service:{PORT}", f"service:{METRICS_PORT}"}
+    for name, container in containers().items():
+        for word in container.get("healthcheck", {}).get("test", []):
+            if word.startswith("http"):
+                found.add(f"{name}:{urlsplit(word).port}")
+    return found
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text within a document."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from texts(each)
+    elif isinstance(value, str):
+        yield value
+
+
+def instructions(*words: str) -> list[str]:
+    """What the Dockerfile gives these instructions, in order."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    return [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith(words)]
+
+
+def test_every_mounted_file_exists() -> None:
+    found = list(mounts())
+    assert found
+    for container, source, _ in found:
+        assert source.exists(), f"{container} mounts {source}"
+
+
+def test_every_file_that_a_container_is_told_of_is_mounted_into_it() -> None:
+    told = [
+        (name, path)
+        for name, container in containers().items()
+        for text in texts([container.get("command", []), container.get("environment", {})])
+        for path in re.findall(r"(?:^|=)(/[\w./-]+\.\w+)$", text)
+    ]
+    assert told
+    for container, path in told:
+        assert seen_in(container, path), f"{container} is told of {path} and has none"
+
+
+def test_the_watchers_call_each_other_by_names_and_ports_that_exist() -> None:
+    documents = [load(file) for file in sorted((ROOT / "monitoring").rglob("*.yml"))]
+    words = " ".join(text for document in documents for text in texts(document))
+    called = set(re.findall(rf"\b(?:{'|'.join(containers())}):\d+", words))
+    assert f"service:{METRICS_PORT}" in called
+    assert {"alertmanager:9093", "prometheus:9090"} <= called
+    assert called <= listening()
+
+
+def test_only_this_machine_can_reach_the_containers() -> None:
+    published = {
+        name: port for name, container in containers().items() for port in container.get("ports", [])
+    }
+    assert set(published) == {"service", "prometheus", "alertmanager", "grafana"}
+    for name, port in published.items():
+        address, outside, inside = port.split(":")
+        assert address == "127.0.0.1"
+        assert outside == inside
+        assert f"{name}:{inside}" in listening()
+
+
+def test_the_image_shows_the_ports_that_the_service_listens_on() -> None:
+    assert instructions("EXPOSE") == [f"{PORT} {METRICS_PORT}"]
+    (health_check,) = instructions("HEALTHCHECK")
+    assert f"os.environ.get('PORT') or {PORT}" in health_check
+
+
+def test_the_image_runs_a_python_that_the_project_allows() -> None:
+    bases = [base for base in instructions("FROM") if ":" in base]
+    versions = {re.fullmatch(r"python:(\d+)\.(\d+)\.\d+-slim\S*( AS \w+)?", base) for base in bases}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest = re.fullmatch(r">=(\d+)\.(\d+)", project["requires-python"])
+    assert oldest
+    for version in versions:
+        assert version, bases
+        assert tuple(map(int, version.groups()[:2])) >= tuple(map(int, oldest.groups()))
+
+
+def test_every_image_is_of_an_exact_version() -> None:
+    images = {name: c["image"] for name, c in containers().items() if c["image"].find(":local") < 0}
+    assert images
+    for name, image in images.items():
+        assert EXACT.fullmatch(image), f"{name}: {image}"
+    for base in instructions("FROM"):
+        assert ":" not in base or EXACT.fullmatch(base.split()[0]), base
+
+
+def test_the_packages_are_installed_before_the_code_is_copied() -> None:
+    steps = instructions("COPY", "RUN")
+    packages = next(n for n, step in enumerate(steps) if "requirements.txt" in step)
+    assert packages < steps.index("src src")
+    later = [step for step in steps if step.startswith("--from=")]
+    assert later == [
+        "--from=packages /opt/venv /opt/venv",
+        "--from=code /opt/service /opt/service",
+    ]
+
+
+def test_the_image_is_given_what_it_copies_and_no_more() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in lines
+    given = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    copied = [step.split()[:-1] for step in instructions("COPY") if "--from" not in step]
+    assert given == {source for sources in copied for source in sources}
+
+
+def test_a_container_may_take_as_long_to_stop_as_the_service_does() -> None:
+    drain = Settings(_env_file=None, environment="local").drain_seconds  # type: ignore[call-arg]
+    text = (ROOT / "src/<< cookiecutter.__package >>/gunicorn_conf.py").read_text()
+    finish = re.search(r"^graceful_timeout = (\d+)$", text, re.MULTILINE)
+    assert finish
+    grace = int(containers()["service"]["stop_grace_period"].removesuffix("s"))
+    assert grace >= drain + int(finish[1]) + 5
+
+
+def test_every_container_is_confined() -> None:
+    for name, container in containers().items():
+        assert container["read_only"] is True, name
+        assert container["cap_drop"] == ["ALL"], name
+        assert container["security_opt"] == ["no-new-privileges:true"], name
+        assert {"mem_limit", "cpus", "restart"} <= container.keys(), name
+        assert container["logging"]["options"]["max-size"], name
+
+
+def test_compose_accepts_its_files() -> None:
+    docker = shutil.which("docker")
+    version = [docker or "docker", "compose", "version"]
+    if not docker or subprocess.run(version, capture_output=True, check=False).returncode:  # noqa: S603
+        pytest.skip("docker compose is not here: docs.docker.com/compose/install")
+    command = [docker, "compose", "--file", str(ROOT / "compose.yaml"), "config", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr
