@@ -46,9 +46,12 @@ DEBIAN = {
 
 DEBIAN |= {
     "buildah": Debian("buildah"),
+    "amtool": Debian("prometheus-alertmanager"),
     "crun": Debian("crun"),
     "debian-archive-keyring.gpg": Debian("debian-archive-keyring", "usr/share/keyrings/debian-archive-keyring.gpg"),
     "mmdebstrap": Debian("mmdebstrap"),
+    "prometheus-alertmanager": Debian("prometheus-alertmanager"),
+    "prometheus-blackbox-exporter": Debian("prometheus-blackbox-exporter"),
     "wget": Debian("wget"),
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from .containers import Container, Images, Plan, compose, container, images, mounts_of
+from .containers import Container, Images, Plan, compose, container, images, memory_of, mounts_of
 from .load import one_path, under_load
 from .processes import Output, eventually, free_port, run
 from .programs import program, unavailable
@@ -52,7 +52,7 @@ class Built:
             user=self.configuration["User"],
             folder=self.configuration["WorkingDir"],
             mounts=mounts,
-            memory=wanted["tmpfs"],
+            memory=memory_of(wanted),
             read_only=wanted["read_only"],
         )
 
@@ -131,7 +131,7 @@ def test_the_image_says_what_it_is(built: Built) -> None:
 def test_the_image_holds_the_service_and_neither_tools_nor_secrets(built: Built) -> None:
     names = {path.name for folder in ("app", "opt", "usr/local") for path in (built.root / folder).rglob("*")}
     assert {"gunicorn", "proof_service", "0001_orders.py"} <= names
-    assert not {"pip", "hatchling", "pytest", "mypy", "constraints.txt", ".env", ".git", "README.md"} & names
+    assert not {"pip", "hatchling", "pytest", "mypy", "constraints.txt", ".env", ".git"} & names
     for folder in ("build", "root/.cache"):
         assert not (built.root / folder).exists()
     assert not [path for path in (built.root / "usr/bin").iterdir() if path.name in {"gcc", "make", "git", "curl"}]

@@ -1,0 +1,31 @@
+"""Compose files that Compose accepts, of the size that the tier says."""
+
+import sys
+from pathlib import Path
+
+import yaml
+from template_checkout import DEFINITION, TIERS, Generate, run
+
+
+def compose_files(service: Path) -> list[Path]:
+    return sorted(service.rglob("compose.yaml"))
+
+
+def test_every_compose_file_follows_the_schema(service: Generate, answers: dict[str, str]) -> None:
+    made = service(**answers)
+    checker = Path(sys.executable).with_name("check-jsonschema")
+    run(checker, "--builtin-schema", "vendor.compose-spec", *compose_files(made), cwd=made)
+
+
+def test_a_watcher_is_included_if_and_only_if_it_was_chosen(service: Generate, answers: dict[str, str]) -> None:
+    made = service(**answers)
+    included = yaml.safe_load((made / "compose.yaml").read_text()).get("include", [])
+    assert sorted(made / name for name in included) == compose_files(made)[1:]
+    assert bool(included) == (answers["uptime_monitor"] == "blackbox")
+
+
+def test_prometheus_keeps_samples_as_long_as_the_tier_says(service: Generate) -> None:
+    for tier in TIERS:
+        compose = yaml.safe_load((service(scale_tier=tier) / "compose.yaml").read_text())
+        days = DEFINITION["_tiers"][tier]["retention_days"]
+        assert f"--storage.tsdb.retention.time={days}d" in compose["services"]["prometheus"]["command"]
