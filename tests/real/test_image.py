@@ -47,7 +47,7 @@ class Built:
         variables = dict(pair.split("=", 1) for pair in self.configuration["Env"])
         return Plan(
             root=self.root,
-            command=wanted["command"] or self.configuration["Cmd"],
+            command=wanted.get("command") or self.configuration["Cmd"],
             environment=variables | wanted["environment"] | environment,
             user=self.configuration["User"],
             folder=self.configuration["WorkingDir"],
