@@ -64,12 +64,12 @@ def watchers(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: one for name, one in model["services"].items() if not one["image"].endswith(":local")}
 
 
-@pytest.mark.parametrize("answers", [{}, {"scale_tier": "large", "database": "none", "uptime_monitor": "pingdom"}])
-def test_composes_own_loader_accepts_the_files(tmp_path: Path, answers: dict[str, str]) -> None:
-    made = compose(generate(tmp_path, **answers).folder)
+@pytest.mark.parametrize("choices", [{}, {"scale_tier": "large", "database": "none", "uptime_monitor": "pingdom"}])
+def test_composes_own_loader_accepts_the_files(tmp_path: Path, choices: dict[str, str]) -> None:
+    made = compose(generate(tmp_path, **choices).folder)
     assert {"service", "prometheus", "alertmanager", "grafana"} <= set(made["services"])
-    assert ("blackbox" in made["services"]) == (answers.get("uptime_monitor", "blackbox") == "blackbox")
-    assert ("migration" in made["services"]) == (answers.get("database") != "none")
+    assert ("blackbox" in made["services"]) == (choices.get("uptime_monitor", "blackbox") == "blackbox")
+    assert ("migration" in made["services"]) == (choices.get("database") != "none")
 
 
 def test_every_container_is_tried_here_or_elsewhere(model: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The image and Compose agree with the service, with the files they mount and with each other."""
 
+import inspect
 import re
 import shutil
 import subprocess
@@ -110,11 +111,9 @@ def test_the_watchers_call_each_other_by_names_and_ports_that_exist() -> None:
 
 
 def test_only_this_machine_can_reach_the_containers() -> None:
-    published = {
-        name: port for name, container in containers().items() for port in container.get("ports", [])
-    }
-    assert set(published) == {"service", "prometheus", "alertmanager", "grafana"}
-    for name, port in published.items():
+    published = [(name, port) for name, c in containers().items() for port in c.get("ports", [])]
+    assert {name for name, _ in published} == {"service", "prometheus", "alertmanager", "grafana"}
+    for name, port in published:
         address, outside, inside = port.split(":")
         assert address == "127.0.0.1"
         assert outside == inside
@@ -139,7 +138,7 @@ def test_the_image_runs_a_python_that_the_project_allows() -> None:
 
 
 def test_every_image_is_of_an_exact_version() -> None:
-    images = {name: c["image"] for name, c in containers().items() if c["image"].find(":local") < 0}
+    images = {name: c["image"] for name, c in containers().items() if ":local" not in c["image"]}
     assert images
     for name, image in images.items():
         assert EXACT.fullmatch(image), f"{name}: {image}"
@@ -167,9 +166,9 @@ def test_the_image_is_given_what_it_copies_and_no_more() -> None:
 
 
 def test_a_container_may_take_as_long_to_stop_as_the_service_does() -> None:
-    drain = Settings(_env_file=None, environment="local").drain_seconds  # type: ignore[call-arg]
-    text = (ROOT / "src/<< cookiecutter.__package >>/gunicorn_conf.py").read_text()
-    finish = re.search(r"^graceful_timeout = (\d+)$", text, re.MULTILINE)
+    drain = Settings(_env_file=None, environment="local").drain_seconds
+    gunicorn = Path(inspect.getfile(Settings)).with_name("gunicorn_conf.py").read_text()
+    finish = re.search(r"^graceful_timeout = (\d+)$", gunicorn, re.MULTILINE)
     assert finish
     grace = int(containers()["service"]["stop_grace_period"].removesuffix("s"))
     assert grace >= drain + int(finish[1]) + 5
