@@ -200,11 +200,14 @@ def test_a_container_stops_within_its_grace_and_loses_no_request(built: Built, m
     assert not [one for one in account.lost if one.at < first_refused - 0.1]
 
 
-def test_a_setting_that_cannot_be_used_stops_a_container_with_one_line(built: Built, migrated: Path) -> None:
-    code, said = built.once(built.plan("service", migrated, PORT="80000"))
+@pytest.mark.parametrize(("variable", "value"), [("PORT", "80000"), ("WEB_CONCURRENCY", "many")])
+def test_a_setting_that_cannot_be_used_stops_a_container_with_one_line(
+    built: Built, migrated: Path, variable: str, value: str
+) -> None:
+    code, said = built.once(built.plan("service", migrated, **{variable: value}))
     assert code != 0
-    assert said.strip().splitlines() == [said.strip()]
-    assert said.startswith("PORT: ")
+    assert said.startswith(f"{variable}: ")
+    assert len(said.splitlines()) == 1
 
 
 def test_production_does_not_start_on_sqlite(built: Built, migrated: Path) -> None:
