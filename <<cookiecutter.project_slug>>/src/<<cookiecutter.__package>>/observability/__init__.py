@@ -15,6 +15,7 @@ from .logging import get_logger, init_logging
 from .losses import Losses
 from .metrics import counter, gauge, histogram, init_metrics, metrics, new_registry
 from .middleware import Middleware
+from .request_lines import RequestLines
 from .security import init_security, record_security_event, register_security_event
 
 __all__ = [
@@ -39,6 +40,7 @@ def init_observability(app: Flask, settings: Settings) -> None:
     registry = app.extensions["metric_registry"] = new_registry()
     losses = app.extensions["losses"] = Losses(registry)
     lines = init_logging(app, settings, registry, losses)
+    request_lines = RequestLines(settings, lines)
     init_errors(app, settings, losses)
     requests = init_metrics(app, settings, registry)
     security = init_security(app, registry)
@@ -52,7 +54,8 @@ def init_observability(app: Flask, settings: Settings) -> None:
             errors.request_ended,
             security.request_ended,
             requests.ended,
-            lines.request_ended,
+            request_lines.ended,
         ),
+        done=requests.done,
         losses=losses,
     )
