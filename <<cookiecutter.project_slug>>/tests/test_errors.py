@@ -198,8 +198,10 @@ def test_an_interrupted_command_has_not_failed(
     assert "KeyboardInterrupt" in capsys.readouterr().err
 
 
-def test_a_failure_while_streaming_is_told(service: Service) -> None:
-    @service.app.get("/streams")
+def break_off(app: Flask) -> OutOfStockError:
+    """Stream an answer that fails after its first piece, and return what the server is told."""
+
+    @app.get("/streams")
     def streams() -> Response:
         def pieces() -> Iterator[bytes]:
             yield b"a"
@@ -207,10 +209,18 @@ def test_a_failure_while_streaming_is_told(service: Service) -> None:
 
         return Response(pieces())
 
-    answer = service.client.get("/streams", buffered=False)
-    with pytest.raises(OutOfStockError):
+    answer = app.test_client().get("/streams", headers={"X-Request-ID": "r-1"}, buffered=False)
+    with pytest.raises(OutOfStockError) as told:
         _ = answer.data
+    answer.close()
+    return told.value
+
+
+def test_an_answer_that_breaks_off_is_logged_with_the_requests_ids(service: Service) -> None:
+    error = break_off(service.app)
+    logging.getLogger("gunicorn.error").error("Error handling request", exc_info=error)
     log.info("afterwards")
+    assert service.line("Error handling request")["request_id"] == "r-1"
     assert "request_id" not in service.line("afterwards")
 
 
@@ -360,6 +370,15 @@ def test_what_nobody_handled_is_logged_once(
 ) -> None:
     failing(service.app)
     assert logged_failures(service) == [f"{__name__}.OutOfStockError"]
+
+
+def test_an_answer_that_breaks_off_is_reported_as_its_requests_failure(sentry: Sentry) -> None:
+    error = break_off(sentry.app)
+    logging.getLogger("gunicorn.error").error("Error handling request", exc_info=error)
+    event = sentry.event()
+    assert event["tags"]["request_id"] == "r-1"
+    assert event["transaction"] == "streams"
+    assert event["exception"]["values"][0]["mechanism"]["handled"] is False
 
 
 def test_a_failure_that_takes_no_attributes_is_reported_too(sentry: Sentry) -> None:

@@ -125,7 +125,7 @@ def in_request_context(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def mark_failure(error: BaseException, identity: Identity | None) -> None:
-    """Say whose failure it is, for who hears of it when the request is no longer the current one."""
+    """Say whose failure it is, for those who hear of it outside of the request."""
     with suppress(Exception):
         setattr(error, _IDENTITY, identity)
 

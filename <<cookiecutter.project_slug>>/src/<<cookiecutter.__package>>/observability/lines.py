@@ -33,8 +33,8 @@ _FOLLOW_SECONDS = 1.0
 class LineWriter:
     """Writes to standard output, or to a file that may be rotated away under it.
 
-    `lose(reason, count)` hears of the lines that are lost, `flows()` of each successful write;
-    the writer's own thread calls both.
+    `lose(reason, count)` hears of the lines that are lost, `flows()` when all that waited is
+    written.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class LineWriter:
                 self._busy = False
         if lost:
             self._lose("unwritable", lost)
-        elif lines:
+        elif lines and not self._waiting:
             self._flows()
 
     def _write(self, text: bytes) -> int:
