@@ -7,7 +7,6 @@ from flask import Flask
 
 from ..settings import Settings
 from . import errors
-from .doctor import init_doctor
 from .errors import init_errors
 from .health import Health, init_health
 from .identity import identify_user, in_request_context, outgoing_headers, request_id
@@ -45,7 +44,6 @@ def init_observability(app: Flask, settings: Settings) -> None:
     requests = init_metrics(app, settings, registry)
     security = init_security(app, registry)
     init_health(app, settings, registry)
-    init_doctor(app, settings)
     app.wsgi_app = Middleware(  # type: ignore[method-assign]
         app.wsgi_app,
         settings,

@@ -13,9 +13,9 @@ import click
 from flask import Flask
 from prometheus_client import CollectorRegistry
 
-from ..settings import Settings
-from .health import Health
-from .logging import Lines
+from .observability import Health
+from .observability.logging import Lines
+from .settings import Settings
 
 _SECONDS = 5.0
 
