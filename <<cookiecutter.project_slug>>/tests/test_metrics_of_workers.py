@@ -249,3 +249,23 @@ def test_a_new_start_forgets_an_earlier_runs_values(
     (tmp_path / "somebody elses.txt").touch()
     exposition.empty_directory()
     assert [file.name for file in tmp_path.iterdir()] == ["somebody elses.txt"]
+
+
+def test_the_folder_of_values_goes_with_the_master_and_not_with_a_worker(tmp_path: Path) -> None:
+    done = a_process(
+        """
+import os, sys
+from pathlib import Path
+from <<cookiecutter.__package>> import gunicorn_conf
+folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+if (worker := os.fork()) == 0:
+    sys.exit()
+os.waitpid(worker, 0)
+print(folder, folder.is_dir())
+sys.exit("as where METRICS_PORT is taken")
+""",
+        tmp_path,
+    )
+    folder, there = done.stdout.decode().split()
+    assert there == "True"
+    assert not Path(folder).exists()

@@ -4,6 +4,7 @@ SIGTERM drains, SIGHUP replaces the workers one set by another, SIGUSR2 is refus
 master itself holds (settings, this file's imports) changes with a restart only.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -22,11 +23,18 @@ except SettingsError as error:
 
 # prometheus_client chooses how it keeps values when it is imported, by this variable.
 _memory = "/dev/shm"  # noqa: S108 - a fresh directory is made in it
-_own_directory = not os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-if _own_directory:
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(
+if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    _directory = tempfile.mkdtemp(
         prefix="metrics-", dir=_memory if os.access(_memory, os.W_OK) else None
     )
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _directory
+
+    def _remove(directory: str, master: int) -> None:
+        # A worker inherits what is registered here.
+        if os.getpid() == master:
+            rmtree(directory, ignore_errors=True)
+
+    atexit.register(_remove, _directory, os.getpid())
 
 from gunicorn.arbiter import Arbiter  # noqa: E402
 from gunicorn.config import Config  # noqa: E402
@@ -118,11 +126,6 @@ def post_worker_init(worker: Worker) -> None:
 
 def child_exit(server: Arbiter, worker: Worker) -> None:
     exposition.bury(worker.pid)
-
-
-def on_exit(server: Arbiter) -> None:
-    if _own_directory:
-        rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
 
 def _drain_before_stopping(server: Arbiter) -> None:
