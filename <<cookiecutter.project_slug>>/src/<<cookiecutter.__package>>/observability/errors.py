@@ -91,6 +91,8 @@ def _init_sentry(app: Flask, settings: Settings, losses: Losses) -> None:
     import sentry_sdk  # noqa: PLC0415 - without a DSN its import would be all cost
     from sentry_sdk.transport import HttpTransport  # noqa: PLC0415
 
+    losses.expect("errors", "network_error", "queue_overflow", "ratelimit_backoff", "send_error")
+
     class CountingTransport(HttpTransport):
         """Counts the events that do not reach the server."""
 

@@ -60,6 +60,8 @@ class Lines(logging.Handler):
             lose=self.lose,
             flows=self._say_lost,
         )
+        if losses:
+            losses.expect("logs", "stalled", "unwritable")
         self._count: dict[str, Callable[[float], None]] = {}
         if registry is not None:
             counter = Counter("log_messages", "Log lines, by level.", ["level"], registry=registry)
