@@ -46,6 +46,13 @@ DEBIAN = {
 PYPI = {
     "bugsink-manage": ("bugsink", "bugsink==2.6.*"),
     "bugsink-create-conf": ("bugsink", "bugsink==2.6.*"),
+    "checkov": ("checkov", "checkov==3.3.30"),
+    "kubernetes-validate": ("kubernetes-validate", "kubernetes-validate==1.37.0"),
+}
+
+GO_INSTALL = {
+    "kube-score": "github.com/zegl/kube-score/cmd/kube-score@v1.20.0",
+    "kustomize": "sigs.k8s.io/kustomize/kustomize/v5@v5.5.0",
 }
 
 
@@ -62,6 +69,8 @@ def program(name: str) -> Path:
     """Return where a program is, installed first if that is what it takes."""
     if name in PYPI:
         return _from_pypi(name)
+    if name in GO_INSTALL:
+        return _by_go_install(name)
     debian = DEBIAN[name]
     if not _found(name, debian) and os.geteuid() == 0 and shutil.which("apt-get"):
         _install(debian.package)
@@ -132,3 +141,18 @@ def _from_pypi(name: str) -> Path:
                     unavailable(requirement, f"{' '.join(step)} said {done.stderr.strip()[-300:]}")
             finished.write_text(requirement)
     return folder / "bin" / name
+
+
+def _by_go_install(name: str) -> Path:
+    """Build a program once; the folder's name tells its version."""
+    module = GO_INSTALL[name]
+    folder = CACHE / f"{name}{module[module.index('@') :]}"
+    found = folder / name
+    with _one_at_a_time():
+        if not found.exists():
+            go = shutil.which("go") or unavailable(name, "install Go, which builds it")
+            environment = os.environ | {"GOBIN": str(folder)}
+            done = subprocess.run([go, "install", module], env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                unavailable(name, f"go install {module} said {done.stderr.strip()[-300:]}")
+    return found
