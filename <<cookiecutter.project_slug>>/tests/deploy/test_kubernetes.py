@@ -10,8 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from <<cookiecutter.__package>>.observability import errors, health
-from <<cookiecutter.__package>>.settings import SERVICE, Settings, load_settings
+from <<cookiecutter.__package>>.observability import (
+    errors,
+    health,
+)
+from <<cookiecutter.__package>>.settings import (
+    SERVICE,
+    Settings,
+    load_settings,
+)
 
 from ..support import PRODUCTION, ROOT, Service, a_process, is_ours
 
@@ -116,8 +123,9 @@ def test_the_ports_are_those_of_the_settings() -> None:
 
 
 def test_a_pod_has_the_time_to_drain_to_finish_and_to_tell_its_errors(tmp_path: Path) -> None:
+    package = Settings.__module__.partition(".")[0]
     told = a_process(
-        "import json; from <<cookiecutter.__package>> import gunicorn_conf as gunicorn;"
+        f"import json; from {package} import gunicorn_conf as gunicorn;"
         "print(json.dumps([gunicorn.settings.drain_seconds, gunicorn.graceful_timeout]))",
         tmp_path,
         PROMETHEUS_MULTIPROC_DIR=str(tmp_path),
