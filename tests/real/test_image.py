@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,16 @@ def test_the_health_check_tells_well_from_ill_and_costs_little(built: Built, mig
         assert seconds < 1
         nobody = ["env", f"PORT={free_port()}", *check]
         assert started.within(nobody).returncode == 1
+
+
+def test_no_start_has_to_compile_what_it_imports(built: Built, migrated: Path) -> None:
+    look = """
+import http.client, os, sys, gunicorn.app.wsgiapp, proof_service.wsgi, proof_service.gunicorn_conf
+files = {name: getattr(module, "__cached__", None) for name, module in sys.modules.items()}
+print(*sorted(name for name, file in files.items() if file and not os.path.exists(file)))
+"""
+    plan = replace(built.plan("service", migrated), command=["python", "-c", look])
+    assert built.once(plan) == (0, "\n")
 
 
 def test_a_container_stops_within_its_grace_and_loses_no_request(built: Built, migrated: Path) -> None:
