@@ -127,21 +127,24 @@ class LineWriter:
 
     def _write(self, text: bytes) -> int:
         """Write all of it, however long that takes; returns how many lines could not be."""
-        position = 0
+        position, head = 0, b""
         try:
             if self._file:
                 self._follow(self._file)
             with _alone():
-                if memory.is_line_torn():
-                    text = b"\n" + text
+                torn = memory.is_line_torn()
+                head = b"\n" if torn else b""
+                text = head + text
+                # Whoever comes after a process that is killed here begins a new line.
                 memory.set_line_torn(True)
                 try:
                     while position < len(text):
                         position += self._write_some(memoryview(text)[position:])
+                        torn = text[position - 1] != _NEWLINE
                 finally:
-                    memory.set_line_torn(position > 0 and text[position - 1] != _NEWLINE)
+                    memory.set_line_torn(torn)
         except OSError:
-            return text.count(b"\n", position)
+            return text.count(b"\n", max(position, len(head)))
         return 0
 
     def _write_some(self, text: memoryview) -> int:
