@@ -110,14 +110,15 @@ class LineWriter:
                 if not at_once:
                     self._wake.get(timeout=GATHER_SECONDS)
             self._awake = False
-            self._write_waiting()
+            with suppress(Exception):  # the thread lives on, whatever its owner's account says
+                self._write_waiting()
 
     def _write_waiting(self) -> None:
         with self._writing:
             self._busy = True
             lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
-                lost = self._write(b"".join(lines))
+                lost = self._write(b"".join(lines)) if lines else 0
             finally:
                 self._busy = False
         if lost:
@@ -140,9 +141,8 @@ class LineWriter:
                 try:
                     while position < len(text):
                         position += self._write_some(memoryview(text)[position:])
-                        torn = text[position - 1] != _NEWLINE
                 finally:
-                    memory.set_line_torn(torn)
+                    memory.set_line_torn(text[position - 1] != _NEWLINE if position else torn)
         except OSError:
             return text.count(b"\n", max(position, len(head)))
         return 0
