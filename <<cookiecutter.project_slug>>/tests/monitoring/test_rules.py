@@ -23,24 +23,33 @@ def promtool() -> str:
     pytest.skip(text)
 
 
-def run(*command: str | Path) -> None:
+def run(*command: str | Path) -> tuple[int, str]:
     done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
-    assert done.returncode == 0, done.stdout + done.stderr
+    return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["prometheus.yml", "kubernetes.yml"])
-def test_prometheus_accepts_the_configuration(promtool: str, name: str) -> None:
-    run(promtool, "check", "config", PROMETHEUS / name)
+def test_prometheus_accepts_the_configuration(promtool: str) -> None:
+    code, said = run(promtool, "check", "config", PROMETHEUS / "prometheus.yml")
+    assert code == 0, said
+
+
+def test_prometheus_accepts_the_job_for_kubernetes(promtool: str) -> None:
+    code, said = run(promtool, "check", "config", PROMETHEUS / "kubernetes.yml")
+    if "field kubernetes_sd_configs not found" in said:
+        pytest.skip("this promtool, as Debian's, knows no Kubernetes: prometheus.io/download")
+    assert code == 0, said
 
 
 @pytest.mark.parametrize("file", RULES, ids=lambda file: file.stem)
 def test_prometheus_accepts_the_rules(promtool: str, file: Path) -> None:
-    run(promtool, "check", "rules", "--lint-fatal", file)
+    code, said = run(promtool, "check", "rules", "--lint-fatal", file)
+    assert code == 0, said
 
 
 @pytest.mark.parametrize("file", UNIT_TESTS, ids=lambda file: file.stem)
 def test_alerts_fire_when_they_should_and_only_then(promtool: str, file: Path) -> None:
-    run(promtool, "test", "rules", file)
+    code, said = run(promtool, "test", "rules", file)
+    assert code == 0, said
 
 
 def test_each_file_of_rules_has_unit_tests() -> None:
