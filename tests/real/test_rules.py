@@ -138,10 +138,10 @@ def _pending(prometheus: Watching) -> set[str]:
 
 def test_every_rule_is_healthy_and_the_alerts_follow_what_the_service_does(small: Service, tmp_path: Path) -> None:
     with small.serving() as service, _watched(service, tmp_path) as prometheus:
+        assert service.order(amount="-1").status == 400
 
         def traffic_is_recorded() -> bool:
             assert service.order().status == 201
-            assert service.order(amount="-1").status == 400
             return prometheus.value("service:http_requests:rate5m * 300") > 30
 
         eventually(traffic_is_recorded, "traffic is recorded", 60)
