@@ -47,6 +47,23 @@ DEBIAN = {
 PYPI = {
     "bugsink-manage": ("bugsink", "bugsink==2.6.*"),
     "bugsink-create-conf": ("bugsink", "bugsink==2.6.*"),
+    "checkov": ("checkov", "checkov==3.3.30"),
+    "kubernetes-validate": ("kubernetes-validate", "kubernetes-validate==1.37.0"),
+}
+
+
+@dataclass(frozen=True)
+class Go:
+    """A program that is built from source: a module at a version, and the package of its command."""
+
+    module: str
+    package: str
+
+
+GO = {
+    "promtool-3": Go("github.com/prometheus/prometheus@v0.305.0", "github.com/prometheus/prometheus/cmd/promtool"),
+    "kube-score": Go("github.com/zegl/kube-score@v1.20.0", "github.com/zegl/kube-score/cmd/kube-score"),
+    "kustomize": Go("sigs.k8s.io/kustomize/kustomize/v5@v5.5.0", "sigs.k8s.io/kustomize/kustomize/v5"),
 }
 
 
