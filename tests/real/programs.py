@@ -67,19 +67,6 @@ GO = {
 }
 
 
-@dataclass(frozen=True)
-class Go:
-    """A program that is built from source: a module at a version, and the package of its command."""
-
-    module: str
-    package: str
-
-
-GO = {
-    "promtool-3": Go("github.com/prometheus/prometheus@v0.305.0", "github.com/prometheus/prometheus/cmd/promtool"),
-}
-
-
 def unavailable(what: str, how: str) -> NoReturn:
     """Fail in CI, where everything must run; skip on a person's machine, with the way to get it."""
     message = f"{what} is not here: {how}"
