@@ -103,7 +103,7 @@ ALARMING = {
     "Latency p95, 5 min": "HighLatency",
     "Latency": "HighLatency",
     "Latency p95 by route": "HighLatency",
-    "Saturation": "SaturationHigh",
+    "Saturation, 5 min": "SaturationHigh",
     "Saturation by instance": "SaturationHigh",
 }
 
