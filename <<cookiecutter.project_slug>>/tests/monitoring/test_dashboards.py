@@ -68,6 +68,30 @@ def test_a_variable_is_there_for_each_that_a_panel_uses() -> None:
         assert used == made, name
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_dashboard_has_the_same_variables_and_the_same_annotations(name: str) -> None:
+    all_of_them, these = dashboards()["service.json"], dashboards()[name]
+    assert these["annotations"] == all_of_them["annotations"]
+    assert these["links"] == all_of_them["links"]
+    for variable in these["templating"]["list"]:
+        assert variable in all_of_them["templating"]["list"], variable["name"]
+
+
+def test_a_dashboard_opens_on_the_prometheus_that_is_provisioned() -> None:
+    sources = {
+        source["uid"]: source
+        for path in (MONITORING / "grafana" / "provisioning" / "datasources").glob("*.yml")
+        for source in yaml.safe_load(path.read_text())["datasources"]
+    }
+    for dashboard in dashboards().values():
+        chosen = dashboard["templating"]["list"][0]
+        assert sources[chosen["current"]["value"]]["type"] == chosen["query"] == "prometheus"
+        assert sources[chosen["current"]["value"]]["name"] == chosen["current"]["text"]
+    for source in sources.values():
+        other = source["jsonData"].get("alertmanagerUid")
+        assert other is None or sources[other]["type"] == "alertmanager"
+
+
 def test_no_two_dashboards_are_one_to_grafana() -> None:
     for key in ("uid", "title"):
         assert len({dashboard[key] for dashboard in dashboards().values()}) == len(NAMES)
