@@ -246,6 +246,17 @@ def test_a_field_that_grafana_does_not_know_is_found(small: Service, tmp_path: P
     assert "FieldConfig.defaults.decimals" in done.stdout
 
 
+@pytest.mark.parametrize("promtool", ["promtool", "promtool-3"])
+def test_both_major_versions_of_prometheus_read_every_query(small: Service, tmp_path: Path, promtool: str) -> None:
+    """As the expressions of recording rules, which promtool parses and types."""
+    asked = [each.parameters["query"] for each in queries(small) if "query" in each.parameters]
+    rules = [{"record": f"query:{number}", "expr": text} for number, text in enumerate(asked)]
+    (tmp_path / "queries.yml").write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
+    done = run([program(promtool), "check", "rules", tmp_path / "queries.yml"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(asked)} rules found" in done.stdout
+
+
 class Watcher(servers.Server):
     """Alertmanager or the blackbox exporter: what it makes is what its /metrics or a probe says."""
 
