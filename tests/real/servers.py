@@ -193,7 +193,7 @@ class Prometheus(Server):
         try:
             return self._get(f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}")["data"]
         except urllib.error.HTTPError as refused:
-            raise AssertionError(f"{parameters}: {refused.read().decode()}") from None
+            raise AssertionError(f"{refused.read().decode()} {parameters}") from None
 
     def scrapes(self) -> list[tuple[float, float]]:
         """Return (time, up) of every scrape so far."""
