@@ -1,6 +1,7 @@
 """The rules: accepted by promtool, and each alert does what it is there for."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from <<cookiecutter.__package>>.observability.metrics import LATENCY_BUCKETS
 from <<cookiecutter.__package>>.settings import SLOW_REQUEST_SECONDS
 
-from .rules import PROMETHEUS, RULES, UNIT_TESTS, alerts, expected
+from .rules import PROMETHEUS, ROOT, RULES, UNIT_TESTS, alerts, expected, read
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +39,21 @@ def test_prometheus_accepts_the_job_for_kubernetes(promtool: str) -> None:
     if "field kubernetes_sd_configs not found" in said:
         pytest.skip("this promtool, as Debian's, knows no Kubernetes: prometheus.io/download")
     assert code == 0, said
+
+
+def test_pods_have_what_the_job_for_kubernetes_looks_for() -> None:
+    pod = read(ROOT / "deploy/kubernetes/base/deployment.yaml")["spec"]["template"]
+    annotations = pod["metadata"]["annotations"]
+    ports = {port["name"]: port["containerPort"] for port in pod["spec"]["containers"][0]["ports"]}
+    assert annotations["prometheus.io/port"] == str(ports["metrics"])
+
+    (job,) = read(PROMETHEUS / "kubernetes.yml")["scrape_configs"]
+    text = str(job["relabel_configs"])
+    looked_for = set(re.findall(r"__meta_kubernetes_pod_annotation_(\w+)", text))
+    assert looked_for <= {re.sub(r"\W", "_", name) for name in annotations}
+    release = read(ROOT / "deploy/kubernetes/release/kustomization.yaml")["labels"][0]["pairs"]
+    looked_for = set(re.findall(r"__meta_kubernetes_pod_label_(\w+)", text))
+    assert looked_for <= {re.sub(r"\W", "_", name) for name in release}
 
 
 @pytest.mark.parametrize("file", RULES, ids=lambda file: file.stem)
