@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
+from <<cookiecutter.__package>>.settings import SERVICE
+
 from ..support import ROOT
 from .queries import DASHBOARDS, MONITORING, dashboards, of_dashboards, panels
 from .rules import alerts
 
 NAMES = sorted(path.name for path in DASHBOARDS.glob("*.json"))
-SCOPE = "job='<< cookiecutter.project_slug >>', environment='$environment', instance=~'$instance'"
+SCOPE = f"job='{SERVICE}', environment='$environment', instance=~'$instance'"
 
 
 def place(panel: dict[str, Any]) -> tuple[int, int, int, int]:
@@ -54,7 +56,7 @@ def test_what_is_a_number_or_a_state_has_a_colour_for_it(name: str) -> None:
 def test_every_query_asks_for_the_chosen_instances_of_the_service_alone() -> None:
     for query in of_dashboards():
         if "variable" in query.where or "ALERTS" in query.text:
-            assert "<< cookiecutter.project_slug >>" in query.text, query.where
+            assert SERVICE in query.text, query.where
         else:
             selectors = re.findall(r"\{[^}]*\}", query.text)
             assert selectors, query.where
