@@ -33,6 +33,10 @@ class Query:
     shown: tuple[str, ...] = ()
 
 
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
 def all_queries() -> list[Query]:
     return [*of_rules(), *of_dashboards(), *of_docs()]
 
@@ -43,7 +47,7 @@ def all_queries() -> list[Query]:
 def rules() -> Iterator[tuple[Path, dict[str, Any]]]:
     """Every rule and its file."""
     for path in sorted(RULES.glob("*.yml")):
-        for group in yaml.safe_load(path.read_text())["groups"]:
+        for group in yaml.safe_load(read(path))["groups"]:
             for rule in group["rules"]:
                 yield path, rule
 
@@ -56,7 +60,8 @@ def of_rules() -> Iterator[Query]:
         # A text's own query has other labels, which `label "..."` reads.
         shown = set(re.findall(r"\$labels\.(\w+)", texts)) - (rule.get("labels") or {}).keys()
         yield Query(where, rule["expr"], tuple(shown))
-        for text in re.findall(r"query \(?(?:printf )?[`\"]([^`]+?)[`\"]", texts):
+        for quoted in re.findall(r"query \(?(?:printf )?(`[^`]+`|\"(?:[^\"\\]|\\.)+\")", texts):
+            text = quoted[1:-1] if quoted[0] == "`" else json.loads(quoted)
             yield Query(f"{where}, in its text", text.replace("%q", '""'))
 
 
@@ -65,7 +70,7 @@ def of_rules() -> Iterator[Query]:
 
 def dashboards() -> dict[str, dict[str, Any]]:
     """Every dashboard, by the name of its file."""
-    return {path.name: json.loads(path.read_text()) for path in sorted(DASHBOARDS.glob("*.json"))}
+    return {path.name: json.loads(read(path)) for path in sorted(DASHBOARDS.glob("*.json"))}
 
 
 def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -105,7 +110,7 @@ def _query(where: str, text: str, shown: str) -> Query:
 def of_docs() -> Iterator[Query]:
     """Of blocks marked promql, one a paragraph, and those between backticks within a line."""
     for path in sorted(DOCS.rglob("*.md")):
-        text = path.read_text()
+        text = read(path)
         blocks = re.findall(r"```promql\n(.*?)```", text, re.DOTALL)
         queries = [query for block in blocks for query in re.split(r"\n\s*\n", block.strip())]
         prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
@@ -122,7 +127,7 @@ def of_exporters() -> Metrics:
     return {
         name: frozenset(labels)
         for path in sorted(EXPORTERS.glob("*.yml"))
-        for name, labels in yaml.safe_load(path.read_text()).items()
+        for name, labels in yaml.safe_load(read(path)).items()
     }
 
 

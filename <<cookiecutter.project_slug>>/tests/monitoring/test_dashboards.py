@@ -10,7 +10,7 @@ import yaml
 from <<cookiecutter.__package>>.settings import SERVICE
 
 from ..support import ROOT
-from .queries import DASHBOARDS, MONITORING, dashboards, of_dashboards, panels
+from .queries import DASHBOARDS, MONITORING, dashboards, of_dashboards, panels, read
 from .rules import alerts
 
 NAMES = sorted(path.name for path in DASHBOARDS.glob("*.json"))
@@ -66,7 +66,7 @@ def test_every_query_asks_for_the_chosen_instances_of_the_service_alone() -> Non
 def test_a_variable_is_there_for_each_that_a_panel_uses() -> None:
     for name, dashboard in dashboards().items():
         made = {variable["name"] for variable in dashboard["templating"]["list"]}
-        used = set(re.findall(r"\$\{?([a-z]\w*)", (DASHBOARDS / name).read_text()))
+        used = set(re.findall(r"\$\{?([a-z]\w*)", read(DASHBOARDS / name)))
         assert used == made, name
 
 
@@ -83,7 +83,7 @@ def test_a_dashboard_opens_on_the_prometheus_that_is_provisioned() -> None:
     sources = {
         source["uid"]: source
         for path in (MONITORING / "grafana" / "provisioning" / "datasources").glob("*.yml")
-        for source in yaml.safe_load(path.read_text())["datasources"]
+        for source in yaml.safe_load(read(path))["datasources"]
     }
     for dashboard in dashboards().values():
         chosen = dashboard["templating"]["list"][0]
@@ -102,12 +102,12 @@ def test_no_two_dashboards_are_one_to_grafana() -> None:
 
 def test_a_panel_names_a_runbook_that_exists() -> None:
     for name in NAMES:
-        for runbook in re.findall(r"\$\{runbooks_url\}/(\w+\.md)", (DASHBOARDS / name).read_text()):
+        for runbook in re.findall(r"\$\{runbooks_url\}/(\w+\.md)", read(DASHBOARDS / name)):
             assert (ROOT / "docs" / "runbooks" / runbook).exists(), f"{name}: {runbook}"
 
 
 def test_runbooks_are_where_the_alerts_say_they_are() -> None:
-    configuration = yaml.safe_load((MONITORING / "prometheus" / "prometheus.yml").read_text())
+    configuration = yaml.safe_load(read(MONITORING / "prometheus" / "prometheus.yml"))
     (variable,) = (
         variable
         for variable in dashboards()["service.json"]["templating"]["list"]
@@ -117,9 +117,9 @@ def test_runbooks_are_where_the_alerts_say_they_are() -> None:
 
 
 def test_the_shortest_rate_spans_four_scrapes() -> None:
-    configuration = yaml.safe_load((MONITORING / "prometheus" / "prometheus.yml").read_text())
+    configuration = yaml.safe_load(read(MONITORING / "prometheus" / "prometheus.yml"))
     provisioned = MONITORING / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
-    (source,) = yaml.safe_load(provisioned.read_text())["datasources"]
+    (source,) = yaml.safe_load(read(provisioned))["datasources"]
     assert source["jsonData"]["timeInterval"] == configuration["global"]["scrape_interval"]
 
 
