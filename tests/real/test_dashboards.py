@@ -353,29 +353,41 @@ def test_the_lists_of_metrics_are_what_the_exporters_make(
         eventually(of_blackbox, "the blackbox exporter makes all that its list says")
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new", "told"),
-    [
-        (
-            "monitoring/grafana/dashboards/service.json",
-            "process_workers{",
-            "process_worker{",
-            "service.json: Workers names process_worker, which neither the service makes nor an exporter lists",
-        ),
-    ],
-)
-def test_a_name_that_nobody_makes_fails_the_services_own_tests(
-    variant: Callable[..., Service], file: str, old: str, new: str, told: str
-) -> None:
-    service = variant()
-    path = service.folder / file
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+def _own_tests(service: Service) -> tuple[int, str]:
+    """Run what a service itself promises of its dashboards and of the names in them."""
+    tests = [f"tests/monitoring/{name}.py" for name in ("test_contract", "test_dashboards")]
     done = run(
-        [service.tool("python"), "-m", "pytest", "tests/monitoring/test_contract.py"],
+        [service.tool("python"), "-m", "pytest", *tests],
         folder=service.folder,
         environment=service.environment(),
     )
-    assert done.returncode == 1
-    assert told in done.stdout
+    return done.returncode, done.stdout
+
+
+def test_a_name_that_nobody_makes_fails_the_services_own_tests(variant: Callable[..., Service]) -> None:
+    service = variant()
+    for file, old, new in (
+        ("grafana/dashboards/service.json", "process_workers{", "process_worker{"),
+        ("prometheus/rules/latency.yml", "http_request_duration_seconds_bucket", "http_request_latency_bucket"),
+    ):
+        path = service.folder / "monitoring" / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+    code, said = _own_tests(service)
+    assert code == 1
+    told = "which neither the service makes nor an exporter lists"
+    assert f"service.json: Workers names process_worker, {told}" in said
+    assert re.search(rf"rules/latency.yml: \S+ names http_request_latency_bucket, {told}", said)
+
+
+def test_without_the_example_feature_nothing_names_its_metrics(variant: Callable[..., Service]) -> None:
+    """The README's one step takes the orders' dashboard too."""
+    service = variant()
+    (step,) = re.findall(r"^rm -r src/.*$", (service.folder / "README.md").read_text(), re.MULTILINE)
+    done = run(["sh", "-c", step], folder=service.folder)
+    assert done.returncode == 0, done.stderr
+    assert dashboards(service).keys() == {"service.json"}
+    assert not re.search(r"\border(s|_\w+)\b", json.dumps(dashboards(service)))
+    code, said = _own_tests(service)
+    assert code == 0, said
