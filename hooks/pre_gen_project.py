@@ -107,6 +107,8 @@ def taken_by(slug: str) -> str | None:
         return "a package that the service depends on"
     if name in {"conftest", "migrations", "tests"}:
         return "a folder or module of every service"
+    if name in {"y", "yes", "n", "no", "on", "off", "true", "false", "null"}:
+        return "something else than text in YAML"
     if name == "kubernetes":
         return "the Service through which Kubernetes itself is reached"
     if name in {"alertmanager", "prometheus", "uptime"}:
