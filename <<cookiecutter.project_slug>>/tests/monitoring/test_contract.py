@@ -14,8 +14,8 @@ from <<cookiecutter.__package>>.app import create_app
 <% if cookiecutter.database == 'postgresql' %>
 from <<cookiecutter.__package>>.database import db
 <% endif %>
-from <<cookiecutter.__package>>.observability import multiprocess
 from <<cookiecutter.__package>>.settings import Settings
+from <<cookiecutter.__package>>.workers import exposition
 from tests.support import ROOT, free_port
 
 settings = Settings(_env_file=None, metrics_port=free_port(), log_file="service.log")
@@ -28,8 +28,7 @@ client = app.test_client()
 for method, path, body, _ in runpy.run_path(str(ROOT / "scripts" / "load.py"))["MIX"]:
     client.open(path, method=method, data=body and body % (1, 2))
 client.get("/health")
-app.extensions["losses"].count("logs", "queue_full")
-multiprocess.serve_metrics(settings)
+exposition.serve_metrics(settings)
 print(urlopen(f"http://127.0.0.1:{settings.metrics_port}/metrics").read().decode())
 """
 
