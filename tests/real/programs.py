@@ -201,7 +201,8 @@ def built(source: Path) -> Path:
         if not target.exists():
             go = shutil.which("go") or unavailable("go", "install Go (https://go.dev/dl), which builds it")
             unfinished = target.with_suffix(".unfinished")
-            command = [go, "build", "-trimpath", "-o", str(unfinished), "."]
+            # Root may build in somebody else's checkout, whose version git then does not tell.
+            command = [go, "build", "-buildvcs=false", "-trimpath", "-o", str(unfinished), "."]
             done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
             if done.returncode:
                 unavailable(source.name, f"{' '.join(command)} said {done.stderr.strip()[-300:]}")
