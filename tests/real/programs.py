@@ -41,6 +41,9 @@ DEBIAN = {
     "redis-server": Debian("redis-server"),
     "chromium": Debian("chromium"),
     "openssl": Debian("openssl"),
+    "prometheus-alertmanager": Debian("prometheus-alertmanager"),
+    "amtool": Debian("prometheus-alertmanager"),
+    "prometheus-blackbox-exporter": Debian("prometheus-blackbox-exporter"),
 }
 
 PYPI = {
