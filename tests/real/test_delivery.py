@@ -161,7 +161,7 @@ def test_the_blackbox_exporter_sees_the_service_go_and_come_back(story: Story) -
 def assert_says_it_all(text: str, url: str) -> None:
     """What is broken, how badly, since when, where to look first."""
     assert f"{url} does not answer as it should" in text
-    assert re.search(r"\d+(\.\d+)?% of the requests that users of proof-service in local", text)
+    assert re.search(r"\d+(\.\d+)?% of the probes of proof-service in local failed", text)
     assert "Nothing answers." in text
     assert "Look first at" in text
     assert re.search(r"\b20\d\d-\d\d-\d\d \d\d:\d\d\b.* UTC", text)
@@ -175,7 +175,7 @@ def test_pagerduty_says_what_is_broken_how_badly_since_when_and_where_to_look(st
     payload = event["payload"]
     headline = f"CRITICAL: EndpointDown, proof-service in local: {story.url} does not answer as it should"
     assert payload["summary"] == headline
-    assert (payload["severity"], payload["component"], payload["group"]) == ("critical", "proof-service", "local")
+    assert (payload["severity"], payload["source"], payload["group"]) == ("critical", "proof-service", "local")
     assert_says_it_all(payload["custom_details"]["firing"], story.url)
     links = [(link["text"], link["href"]) for link in event["links"]]
     assert links == [("Dashboard", DASHBOARD), ("Runbook", RUNBOOK)]
