@@ -49,6 +49,7 @@ DEBIAN = {
 PYPI = {
     "bugsink-manage": ("bugsink", "bugsink==2.6.*"),
     "bugsink-create-conf": ("bugsink", "bugsink==2.6.*"),
+    "pulumiverse-statuscake": ("statuscake", "pulumiverse-statuscake==1.0.*"),  # to be read, not run
 }
 
 GO_INSTALLED = {
@@ -151,8 +152,8 @@ def _from_go(package: str) -> Path:
     with _one_at_a_time():
         if not built.exists():
             go = shutil.which("go") or unavailable(package, "install Go, which builds it")
-            environment = os.environ | {"GOBIN": str(folder), "GOFLAGS": "-trimpath"}
-            done = subprocess.run([go, "install", package], env=environment, capture_output=True, text=True, check=False)
+            command, environment = [go, "install", package], os.environ | {"GOBIN": str(folder)}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
             if done.returncode:
                 unavailable(package, f"go install {package} said {done.stderr.strip()[-300:]}")
     return built

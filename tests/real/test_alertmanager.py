@@ -18,7 +18,7 @@ from .service import generate
 
 PAGING = ("pagerduty", "slack")
 AMTOOLS = ("amtool", "amtool-current")
-HOSTILE = "Käse & \"Wein\" {{ .x }} <!channel> ${HOME} %n '; </p> 👩‍👩‍👧"
+HOSTILE = 'Käse & "Wein" {{ .x }} <!channel> ${HOME} %n \'; </p> 👩‍👩‍👧'
 
 Monitoring = Callable[..., Path]
 
@@ -135,7 +135,10 @@ def test_a_message_lists_all_that_fires_and_apart_what_is_over(monitoring: Monit
 def test_no_label_can_call_a_slack_channel_or_break_a_link(monitoring: Monitoring) -> None:
     text = rendered(monitoring(paging="slack"), "slack.text", an_alert("<!channel> <unmatched> &"))
     assert "*&lt;!channel&gt; &lt;unmatched&gt; &amp; is slow*" in text
-    assert re.findall("<[^>]*>", text) == ["<https://grafana.example.com/d/x|Dashboard>", "<https://example.com/r.md|Runbook>"]
+    assert re.findall("<[^>]*>", text) == [
+        "<https://grafana.example.com/d/x|Dashboard>",
+        "<https://example.com/r.md|Runbook>",
+    ]
 
 
 class Elements(HTMLParser):

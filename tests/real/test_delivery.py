@@ -19,7 +19,7 @@ from .processes import eventually
 from .service import Gunicorn, Service
 from .watchers import Alertmanager, Blackbox, Mail, MailServer, Watcher, Webhook, listening, running
 
-PASSWORD = "correct horse"
+PASSWORD = "correct horse"  # noqa: S105 - made up
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"
 DASHBOARD = "https://grafana.example.com/d/proof-service-service"
 RUNBOOK = "https://git.example.com/docs/runbooks/EndpointDown.md"
@@ -105,9 +105,7 @@ def mend(service: Gunicorn) -> None:
 
 
 @pytest.fixture(scope="module")
-def story(
-    small: Service, variant: Callable[..., Service], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Story]:
+def story(small: Service, variant: Callable[..., Service], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """Run a service, watch it, let it hang, mend it; keep what everybody saw and was told."""
     monitoring = small.folder / "monitoring"
     made = tmp_path_factory.mktemp
@@ -135,7 +133,9 @@ def story(
 
         def told(*, resolved: bool) -> Told:
             what = f"all channels hear that EndpointDown {'is over' if resolved else 'fires'}"
-            return eventually(lambda: channels.told("EndpointDown", resolved=resolved), what, 60)
+            found = eventually(lambda: channels.told("EndpointDown", resolved=resolved), what, 60)
+            assert found
+            return found
 
         probes = {}
         eventually(probed(1), "the exporter sees the service")

@@ -1,5 +1,4 @@
-"""What watches a service from outside and tells people: blackbox exporter, Prometheus, Alertmanager, and stand-ins
-for those that are told."""
+"""What watches a service from outside and tells people, and stand-ins for those that are told."""
 
 from __future__ import annotations
 
@@ -205,10 +204,7 @@ class _Receiving(socketserver.StreamRequestHandler):
         while (line := self.rfile.readline()) != b".\r\n":
             lines.append(line.removeprefix(b".") if line.startswith(b"..") else line)
         letter = message_from_bytes(b"".join(lines), policy=policy.default)
-        text, html = (
-            part.get_content() if (part := letter.get_body((kind,))) else ""  # type: ignore[attr-defined]
-            for kind in ("plain", "html")
-        )
+        text, html = (part.get_content() if (part := letter.get_body((kind,))) else "" for kind in ("plain", "html"))
         mail = Mail(password, str(letter["Subject"]), str(letter["To"]), text, html)
         cast(MailServer, self.server).letters.append(mail)
 

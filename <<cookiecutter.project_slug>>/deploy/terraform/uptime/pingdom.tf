@@ -71,7 +71,7 @@ resource "pingdom_team" "on_call" {
 resource "pingdom_check" "ready" {
   for_each = var.regions
 
-  name         = "<< quote.hcl(cookiecutter.project_name)[1:-1] >> (${each.value})"
+  name         = format("%s (%s)", << quote.hcl(cookiecutter.project_name) >>, each.value)
   type         = "http"
   host         = var.host
   url          = "/health/ready"

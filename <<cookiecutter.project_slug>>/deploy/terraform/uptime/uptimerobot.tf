@@ -33,13 +33,13 @@ variable "interval_seconds" {
 }
 
 variable "regions" {
-  description = "Where requests come from: na, eu, as, oc; a plan with monitor locations is needed"
+  description = "Where requests come from: na, eu, as, oc; none for a plan without monitor locations"
   type        = set(string)
   default     = ["na", "eu", "as"]
 
   validation {
-    condition     = length(var.regions) > 0 && alltrue([for each in var.regions : contains(["na", "eu", "as", "oc"], each)])
-    error_message = "A region is na, eu, as or oc, and there is at least one."
+    condition     = alltrue([for each in var.regions : contains(["na", "eu", "as", "oc"], each)])
+    error_message = "A region is na, eu, as or oc."
   }
 }
 
@@ -75,9 +75,7 @@ resource "uptimerobot_monitor" "ready" {
     ssl_expiration_period_days = [1, 7, 14]
   }
 
-  region_data = {
-    regions = var.regions
-  }
+  region_data = length(var.regions) == 0 ? null : { regions = var.regions }
 
   assigned_alert_contacts = [
     for id in concat(values(uptimerobot_alert_contact.on_call)[*].id, [for id in var.integration_ids : tostring(id)]) : {
