@@ -35,8 +35,8 @@ DEPENDENCIES = """
     colorama flask flask_migrate flask_sqlalchemy gunicorn hatchling idna iniconfig itsdangerous jinja2
     jsonschema jsonschema_specifications librt mako markupsafe mypy mypy_extensions orjson packaging pathspec
     pluggy prometheus_client prometheus_flask_exporter psutil psycopg psycopg_binary pydantic pydantic_core
-    pydantic_settings pygments pytest python_dotenv redis referencing requests rpds_py ruff sentry_sdk
-    sqlalchemy structlog tomlkit trove_classifiers types_jsonschema types_psutil types_requests
+    pydantic_settings pygments pytest python_dotenv pyyaml redis referencing requests rpds_py ruff sentry_sdk
+    sqlalchemy structlog tomlkit trove_classifiers types_jsonschema types_psutil types_pyyaml types_requests
     typing_extensions typing_inspection tzdata urllib3 werkzeug
 """
 
@@ -109,6 +109,8 @@ def taken_by(slug: str) -> str | None:
         return "a folder or module of every service"
     if name == "kubernetes":
         return "the Service through which Kubernetes itself is reached"
+    if name in {"alertmanager", "prometheus", "uptime"}:
+        return "a job that Prometheus has beside the service's"
     return None
 
 

