@@ -18,6 +18,7 @@ TERRAFORM = tuple(f"deploy/terraform/uptime/{name}" for name in (".gitignore", "
 # its value. A path that several features list stays while one of them is on.
 FEATURES: dict[str, tuple[str, ...]] = {
     "database=postgresql": (
+        "deploy/kubernetes/migration",
         "migrations",
         "src/{package}/database.py",
         "src/{package}/orders/models.py",

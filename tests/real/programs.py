@@ -51,6 +51,8 @@ PYPI = {
     "bugsink-manage": ("bugsink", "bugsink==2.6.*"),
     "bugsink-create-conf": ("bugsink", "bugsink==2.6.*"),
     "pulumiverse-statuscake": ("statuscake", "pulumiverse-statuscake==1.0.*"),  # to be read, not run
+    "checkov": ("checkov", "checkov==3.3.30"),
+    "kubernetes-validate": ("kubernetes-validate", "kubernetes-validate==1.37.0"),
 }
 
 
@@ -65,6 +67,8 @@ class Go:
 GO = {
     "amtool-current": Go("github.com/prometheus/alertmanager@v0.28.1", "github.com/prometheus/alertmanager/cmd/amtool"),
     "promtool-3": Go("github.com/prometheus/prometheus@v0.305.0", "github.com/prometheus/prometheus/cmd/promtool"),
+    "kube-score": Go("github.com/zegl/kube-score@v1.20.0", "github.com/zegl/kube-score/cmd/kube-score"),
+    "kustomize": Go("sigs.k8s.io/kustomize/kustomize/v5@v5.5.0", "sigs.k8s.io/kustomize/kustomize/v5"),
 }
 
 

@@ -9,7 +9,7 @@ import shutil
 import socketserver
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email import message_from_bytes, policy
@@ -20,6 +20,14 @@ from typing import Any, cast
 from .processes import free_port
 from .programs import program
 from .servers import Prometheus, Server
+
+
+def changed(text: str, changes: Mapping[str, str]) -> str:
+    """Return a text with others in place of some; each of these must be there."""
+    for old, new in changes.items():
+        assert old in text, f"{old} is not in {text}"
+        text = text.replace(old, new)
+    return text
 
 
 def hurried(rules: str) -> str:
@@ -40,8 +48,7 @@ class Blackbox(Server):
     def __init__(self, folder: Path, monitoring: Path) -> None:
         port = free_port()
         text = (monitoring / "blackbox" / "blackbox.yml").read_text()
-        assert "timeout: 5s" in text
-        (folder / "blackbox.yml").write_text(text.replace("timeout: 5s", "timeout: 1s"))
+        (folder / "blackbox.yml").write_text(changed(text, {"timeout: 5s": "timeout: 1s"}))
         command: list[str | Path] = [program("prometheus-blackbox-exporter")]
         options = [f"--config.file={folder / 'blackbox.yml'}", f"--web.listen-address=127.0.0.1:{port}"]
         super().__init__([*command, *options], folder, port)
@@ -63,12 +70,9 @@ class Alertmanager(Server):
         for name, secret in secrets.items():
             (own / name).write_text(secret)
         configuration = folder / "alertmanager" / "alertmanager.yml"
-        text = configuration.read_text()
         hurry = {"group_wait: 30s": "group_wait: 0s", "group_interval: 5m": "group_interval: 1s"}
-        for old, new in (changes | hurry | {"/etc/alertmanager/secrets": str(own)}).items():
-            assert old in text, f"{old} is not in {text}"
-            text = text.replace(old, new)
-        configuration.write_text(text)
+        here = {"/etc/alertmanager/secrets": str(own)}
+        configuration.write_text(changed(configuration.read_text(), changes | hurry | here))
         command: list[str | Path] = [
             program("prometheus-alertmanager"),
             f"--config.file={configuration}",
@@ -83,32 +87,27 @@ class Alertmanager(Server):
 
 
 class Watcher(Prometheus):
-    """A Prometheus that has the service's rules of one concern and the targets of one file, in a hurry."""
+    """A Prometheus with the service's configuration, rules and targets, in a hurry.
 
-    def __init__(self, folder: Path, rules: str, scrape: dict[str, Any], alertmanagers: list[int]) -> None:
+    `changes` are texts to replace, by file; `alertmanagers` are the ports that hear of alerts.
+    """
+
+    def __init__(
+        self, folder: Path, monitoring: Path, changes: Mapping[str, Mapping[str, str]], alertmanagers: list[int]
+    ) -> None:
         port = free_port()
-        (folder / "rules.yml").write_text(hurried(rules))
-        configuration = {
-            "global": {
-                "scrape_interval": "1s",
-                "scrape_timeout": "1s",
-                "evaluation_interval": "1s",
-                "external_labels": {
-                    "grafana_url": "https://grafana.example.com",
-                    "runbooks_url": "https://git.example.com/docs/runbooks",
-                },
-            },
-            "rule_files": ["rules.yml"],
-            "scrape_configs": [scrape],
-            "alerting": {
-                "alert_relabel_configs": [{"action": "labeldrop", "regex": "grafana_url|runbooks_url"}],
-                "alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{one}" for one in alertmanagers]}]}],
-            },
-        }
-        (folder / "prometheus.yml").write_text(json.dumps(configuration))  # JSON is YAML
+        own = folder / "prometheus"
+        shutil.copytree(monitoring / "prometheus", own)
+        for rules in own.glob("rules/*.yml"):
+            rules.write_text(hurried(rules.read_text()))
+        addresses = [f"127.0.0.1:{each}" for each in alertmanagers]
+        ours = {"alertmanager:9093": ", ".join(addresses), "localhost:9090": f"127.0.0.1:{port}", ": 15s": ": 1s"}
+        for file in ("prometheus.yml", "targets/service.yml", "targets/uptime.yml"):
+            here = (ours if file == "prometheus.yml" else {}) | dict(changes[file])
+            (own / file).write_text(changed((own / file).read_text(), here))
         command: list[str | Path] = [
             program("prometheus"),
-            f"--config.file={folder / 'prometheus.yml'}",
+            f"--config.file={own / 'prometheus.yml'}",
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
         ]
