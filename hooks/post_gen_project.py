@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# What the uptime monitors that are other people's systems share.
+TERRAFORM = tuple(f"deploy/terraform/uptime/{name}" for name in (".gitignore", "README.md", "variables.tf"))
+
 # Feature -> the paths that exist for it alone. A feature is a line of `_tiers` in cookiecutter.json, or an option and
 # its value. A path that several features list stays while one of them is on.
 FEATURES: dict[str, tuple[str, ...]] = {
@@ -22,10 +25,20 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "tests/test_database.py",
     ),
     "cache=redis": ("src/{package}/cache.py", "tests/test_cache.py"),
+    "paging=pagerduty": ("monitoring/alertmanager/templates/pagerduty.tmpl",),
+    "paging=slack": ("monitoring/alertmanager/templates/slack.tmpl",),
     "uptime_monitor=blackbox": (
+        "docs/runbooks/CertificateExpiry.md",
+        "docs/runbooks/EndpointDown.md",
         "monitoring/blackbox",
         "monitoring/prometheus/exporters/blackbox.yml",
+        "monitoring/prometheus/rules/uptime.yml",
+        "monitoring/prometheus/targets/uptime.yml",
+        "monitoring/prometheus/tests/uptime_test.yml",
     ),
+    "uptime_monitor=uptimerobot": (*TERRAFORM, "deploy/terraform/uptime/uptimerobot.tf"),
+    "uptime_monitor=pingdom": (*TERRAFORM, "deploy/terraform/uptime/pingdom.tf"),
+    "uptime_monitor=statuscake": (*TERRAFORM, "deploy/terraform/uptime/statuscake.tf"),
     "web_analytics=plausible": (
         "src/{package}/observability/analytics.py",
         "tests/test_analytics.py",

@@ -247,6 +247,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "*.txt": read_text,
     "*.mako": read_text,
     "*.typed": read_text,
+    "*.tmpl": read_text,
     ".dockerignore": read_text,
     ".editorconfig": read_text,
     ".gitattributes": read_text,

@@ -84,6 +84,12 @@ def test_no_line_tells_of_the_template(service: Generate) -> None:
 WORDS = {
     "cache=redis": r"redis",
     "database=postgresql": r"postgres|psycopg",
+    "paging=pagerduty": r"pagerduty",
+    "paging=slack": r"slack",
+    "uptime_monitor=blackbox": r"blackbox",
+    "uptime_monitor=pingdom": r"pingdom",
+    "uptime_monitor=statuscake": r"statuscake",
+    "uptime_monitor=uptimerobot": r"uptimerobot",
     "web_analytics=plausible": r"plausible",
     "web_analytics=google_analytics": r"google.?analytics|googletagmanager",
 }

