@@ -48,7 +48,7 @@ class Pipe:
                 self.taken += data
                 time.sleep(pause)
 
-        self._thread = threading.Thread(target=read)
+        self._thread = threading.Thread(target=read, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -234,8 +234,8 @@ def test_what_a_fork_inherits_is_written_once(pipe: Pipe, writer: Writer) -> Non
 
 def test_a_line_can_be_put_where_a_signal_interrupts_another(pipe: Pipe, writer: Writer) -> None:
     pipe.begin_to_read()
-    put = iter(line_of(1, number, 100) for number in range(10_000))
-    former = signal.signal(signal.SIGALRM, lambda *_: writer.put(next(put), at_once=True))
+    interrupting = line_of(1, 0, 100)
+    former = signal.signal(signal.SIGALRM, lambda *_: writer.put(interrupting, at_once=True))
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
     try:
         for number in range(20_000):

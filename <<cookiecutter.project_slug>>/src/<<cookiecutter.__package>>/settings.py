@@ -1,6 +1,7 @@
 <% set tier = cookiecutter._tiers[cookiecutter.scale_tier] %>
 """Every environment variable the service reads, typed and checked before anything starts."""
 
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -105,7 +106,7 @@ def _sentry_dsn(secret: SecretStr) -> SecretStr:
 
 def _writable_file(path: Path) -> Path:
     try:
-        path.open("ab").close()
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640))
     except OSError as error:
         raise ValueError(f"cannot be written: {error.strerror}") from error
     return path

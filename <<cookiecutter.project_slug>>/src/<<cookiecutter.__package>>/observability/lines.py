@@ -88,9 +88,12 @@ class LineWriter:
         self._closed = True
         self._wake.put(True)
         _writers.discard(self)
-        if self._file and self._descriptor >= 0:
-            os.close(self._descriptor)
+        # Its thread may be opening a rotated file anew; one that hangs keeps what it has.
+        if self._file and self._writing.acquire(timeout=FLUSH_SECONDS):
+            with suppress(OSError):
+                os.close(self._descriptor)
             self._descriptor = -1
+            self._writing.release()
 
     def _start(self) -> None:
         if not self._starting.acquire(blocking=False):
