@@ -111,10 +111,9 @@ def passes(check: Check, folder: Path) -> bool:
     """Whether the program takes every file; what it says of one that it refuses is shown."""
     passed = True
     for file in files(check):
-        if file.suffix == ".service":
-            file = at_home(file, folder)
+        read = at_home(file, folder) if file.suffix == ".service" else file
         done = subprocess.run(  # noqa: S603 - the commands of the table
-            [*command(check), file],
+            [*command(check), read],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -41,11 +41,14 @@ DEBIAN = {
     "redis-server": Debian("redis-server"),
     "chromium": Debian("chromium"),
     "openssl": Debian("openssl"),
+    "logrotate": Debian("logrotate", "usr/sbin/logrotate"),
+    "systemd-analyze": Debian("systemd"),
 }
 
 PYPI = {
     "bugsink-manage": ("bugsink", "bugsink==2.6.*"),
     "bugsink-create-conf": ("bugsink", "bugsink==2.6.*"),
+    "zizmor": ("zizmor", "zizmor==1.32.*"),
 }
 
 

@@ -3,24 +3,30 @@
 import re
 from pathlib import Path
 
+from <<cookiecutter.__package>>.settings import SERVICE
+
 from ..support import PRODUCTION, ROOT, a_process
 
-UNIT = ROOT / "deploy" / "systemd" / "<< cookiecutter.project_slug >>.service"
-ROTATION = (ROOT / "deploy" / "logrotate" / "<< cookiecutter.project_slug >>").read_text()
+UNIT = (ROOT / "deploy" / "systemd" / f"{SERVICE}.service").read_text()
+ROTATION = (ROOT / "deploy" / "logrotate" / SERVICE).read_text()
+
+LONGEST_STOP = """
+from <<cookiecutter.__package>> import gunicorn_conf as conf
+print(conf.settings.drain_seconds + conf.graceful_timeout)
+"""
 
 
 def unit(setting: str) -> list[str]:
     """All values that the unit gives a setting."""
-    return re.findall(rf"(?m)^{setting}=(.*)$", UNIT.read_text())
+    return re.findall(rf"(?m)^{setting}=(.*)$", UNIT)
 
 
 def test_systemd_waits_for_the_drain_and_for_requests_in_flight(tmp_path: Path) -> None:
-    asked = "from << cookiecutter.__package >> import gunicorn_conf as c; print(c.settings.drain_seconds + c.graceful_timeout)"
     told = {name.upper(): value for name, value in PRODUCTION.items()}
-    done = a_process(asked, tmp_path, **told)
+    done = a_process(LONGEST_STOP, tmp_path, **told)
     assert done.returncode == 0, done.stderr
     (patience,) = unit("TimeoutStopSec")
-    # What is left is for workers that had to be killed, and for the last events.
+    # What is left is for workers that have to be killed, and for the last events.
     assert float(patience) >= float(done.stdout) + 15
 
 

@@ -22,9 +22,9 @@ def test_each_path_that_is_looked_at_exists(check: Any) -> None:
 
 def test_each_version_that_is_installed_is_one_that_renovate_finds() -> None:
     source = (ROOT / "scripts" / "check_config.py").read_text()
-    managers = [manager for manager in RENOVATE["customManagers"]]
-    expressions = [re.sub(r"\(\?<", "(?P<", text) for one in managers for text in one["matchStrings"]]
-    found = {match["currentValue"] for each in expressions for match in re.finditer(each, source)}
+    patterns = [text for one in RENOVATE["customManagers"] for text in one["matchStrings"]]
+    in_python = [pattern.replace("(?<", "(?P<") for pattern in patterns]
+    found = {match["currentValue"] for each in in_python for match in re.finditer(each, source)}
     asked = {re.split("==|@", check.get)[-1] for check in CHECKS if re.search("==|@", check.get)}
     assert asked
     assert found == asked
