@@ -63,7 +63,7 @@ CHECKS = [
     Check(
         "deploy/kubernetes/base<% if cookiecutter.database == 'postgresql' %> deploy/kubernetes/migration<% endif %>",
         ("kubectl kustomize", "kustomize build"),
-        f"{GO} sigs.k8s.io/kustomize/kustomize/v5@v5.6.0",
+        f"{GO} sigs.k8s.io/kustomize/kustomize/v5@v5.5.0",
     ),
     Check(
         "deploy/systemd/*.service",

