@@ -30,7 +30,11 @@ class Check(NamedTuple):
 
 
 CHECKS = [
-    Check("monitoring/prometheus/*.yml", ("promtool check config",), f"{DEBIAN} prometheus"),
+    Check(
+        "monitoring/prometheus/prometheus.yml",
+        ("promtool check config",),
+        f"{DEBIAN} prometheus",
+    ),
     Check("monitoring/prometheus/rules/*.yml", ("promtool check rules",), f"{DEBIAN} prometheus"),
     Check("monitoring/prometheus/tests/*.yml", ("promtool test rules",), f"{DEBIAN} prometheus"),
     Check(
