@@ -35,8 +35,8 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     debian = ("amtool", "prometheus-blackbox-exporter", "promtool", "systemd-analyze")
     found |= {name: program(name) for name in (*debian, "hadolint")}
     found |= {"actionlint": actionlint(), "check-jsonschema": ROOT / ".cache/dev/bin/check-jsonschema"}
-    for name, path in found.items():
-        (folder / name).symlink_to(path)
+    for name, where in found.items():
+        (folder / name).symlink_to(where)
     return folder
 
 
@@ -54,7 +54,7 @@ def checkout(small: Service, tmp_path: Path) -> Service:
 def check_config(service: Service, *folders: Path, python: Path | None = None, **extra: str) -> Result:
     """Run what `make check-config` runs, with the programs in these folders and no others."""
     path = os.pathsep.join(map(str, folders))
-    command = [python or service.tool("python"), "scripts/check_config.py"]
+    command: list[str | Path] = [python or service.tool("python"), "scripts/check_config.py"]
     done = run(command, folder=service.folder, environment=clean_environment(PATH=path, **extra))
     return done.returncode, done.stdout + done.stderr
 
