@@ -46,7 +46,6 @@ def checkout(small: Service, tmp_path: Path) -> Service:
     copy = tmp_path / small.slug
     shutil.copytree(small.folder, copy, symlinks=True, ignore=shutil.ignore_patterns(".venv", "*_cache", "instance"))
     (copy / ".venv").symlink_to(small.folder / ".venv")
-    (copy / ".git/info").mkdir(parents=True)
     commit(copy)
     return Service(copy, small.slug, small.tier)
 
