@@ -106,9 +106,9 @@ def test_the_units_own_command_starts_the_service_in_production_and_drains(small
         systemd.settimeout(60)
         checked = run([*lower, *shlex.split(unit.value("ExecStartPre"))], folder=small.folder, environment=environment)
         assert checked.returncode == 0, checked.stderr
-        output = Output()
+        output, errors = Output(), Output()
         command = [*lower, *shlex.split(unit.value("ExecStart"))]
-        service = Program(command, environment=environment, folder=small.folder, stdout=output, stderr=output)
+        service = Program(command, environment=environment, folder=small.folder, stdout=output, stderr=errors)
         try:
             assert systemd.recv(4096).startswith(b"READY=1")
             assert eventually(lambda: request(ports[0], "/health/live").status, "an answer") == 200
@@ -121,4 +121,5 @@ def test_the_units_own_command_starts_the_service_in_production_and_drains(small
         finally:
             service.stop()
             output.at_end()
-        assert not output.text(), "all of it went to LOG_FILE"
+            errors.at_end()
+        assert not output.text() + errors.text(), "all of it went to LOG_FILE"
