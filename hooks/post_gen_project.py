@@ -15,6 +15,7 @@ from typing import Any
 # its value. A path that several features list stays while one of them is on.
 FEATURES: dict[str, tuple[str, ...]] = {
     "database=postgresql": (
+        "deploy/kubernetes/migration",
         "migrations",
         "src/{package}/database.py",
         "src/{package}/orders/models.py",

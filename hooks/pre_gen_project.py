@@ -46,10 +46,10 @@ DEPENDENCIES = """
     alembic annotated_types ast_serialize async_timeout attrs blinker cachelib certifi charset_normalizer click
     colorama flask flask_migrate flask_sqlalchemy gunicorn hatchling idna iniconfig itsdangerous jinja2
     jsonschema jsonschema_specifications librt mako markupsafe mypy mypy_extensions orjson packaging pathspec
-    pluggy prometheus_client prometheus_flask_exporter psutil psycopg psycopg_binary pydantic pydantic_core
-    pydantic_settings pygments pytest python_dotenv redis referencing requests rpds_py ruff sentry_sdk
-    sqlalchemy structlog tomlkit trove_classifiers types_jsonschema types_psutil types_requests
-    typing_extensions typing_inspection tzdata urllib3 werkzeug
+    pluggy prometheus_client prometheus_flask_exporter promql_parser psutil psycopg psycopg_binary pydantic
+    pydantic_core pydantic_settings pygments pytest python_dotenv pyyaml redis referencing requests rpds_py ruff
+    sentry_sdk sqlalchemy structlog tomlkit trove_classifiers types_jsonschema types_psutil types_pyyaml
+    types_requests typing_extensions typing_inspection tzdata urllib3 werkzeug
 """
 
 # Other names that these, and the tracing of large services, are imported under; and the installers.
@@ -119,6 +119,8 @@ def taken_by(slug: str) -> str | None:
         return "a package that the service depends on"
     if name in {"conftest", "migrations", "tests"}:
         return "a folder or module of every service"
+    if name in {"y", "yes", "n", "no", "on", "off", "true", "false", "null"}:
+        return "something else than text in YAML"
     if name == "kubernetes":
         return "the Service through which Kubernetes itself is reached"
     return None

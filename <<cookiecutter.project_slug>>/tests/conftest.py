@@ -17,8 +17,8 @@ from <<cookiecutter.__package>>.app import create_app
 <% if cookiecutter.database == 'postgresql' %>
 from <<cookiecutter.__package>>.database import db
 <% endif %>
-from <<cookiecutter.__package>>.observability import shared
 from <<cookiecutter.__package>>.settings import Settings
+from <<cookiecutter.__package>>.workers import memory
 
 from .support import Service, a_process, is_ours
 
@@ -55,7 +55,7 @@ def _nothing_is_left_behind() -> Iterator[None]:
         if isinstance(log, logging.Logger) and log.level != level:
             log.setLevel(level)
     sys.excepthook, threading.excepthook = hooks
-    shared._memory[:] = bytes(len(shared._memory))
+    memory._memory[:] = bytes(len(memory._memory))
 
 
 @pytest.fixture

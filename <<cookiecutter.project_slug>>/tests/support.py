@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -64,9 +65,16 @@ class Service:
         self.log = log
         self.client: FlaskClient = app.test_client()
 
+    def written(self) -> str:
+        """The log as it stands when every line that was logged is in it."""
+        for handler in logging.root.handlers:
+            handler.flush()
+        with self.log.open(newline="") as file:
+            return file.read()
+
     def lines(self, message: str | None = None) -> list[Line]:
         """All lines so far, or those of a message; every one is valid."""
-        lines = parsed(self.log.read_bytes())
+        lines = parsed(self.written().encode())
         return [line for line in lines if message is None or line["message"] == message]
 
     def line(self, message: str) -> Line:

@@ -55,7 +55,7 @@ def test_a_database_that_is_away_is_a_503_to_try_again(make_service: MakeService
     assert answer.headers["Retry-After"] == "5"
     assert "127.0.0.1" not in answer.text
     assert len([line for line in service.lines() if "exception" in line]) == 1
-    assert "hunter2" not in service.log.read_text()
+    assert "hunter2" not in service.written()
 
 
 def test_a_database_that_is_away_makes_the_service_unready_but_alive(

@@ -1,5 +1,6 @@
 """`flask doctor`: says which signal arrived, and fails where one that is on did not."""
 
+import errno
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -108,7 +109,11 @@ def test_a_log_file_that_takes_nothing_is_missing(
     make_patient: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = make_patient()
-    monkeypatch.setattr(LineWriter, "write", lambda *_: False)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(LineWriter, "_write_some", full)
     code, told = doctor(service)
     assert code == 1
     assert told["logs"].startswith("MISSING")

@@ -198,8 +198,10 @@ def test_an_interrupted_command_has_not_failed(
     assert "KeyboardInterrupt" in capsys.readouterr().err
 
 
-def test_a_failure_while_streaming_is_told(service: Service) -> None:
-    @service.app.get("/streams")
+def break_off(app: Flask) -> OutOfStockError:
+    """Stream an answer that fails after its first piece, and return what the server is told."""
+
+    @app.get("/streams")
     def streams() -> Response:
         def pieces() -> Iterator[bytes]:
             yield b"a"
@@ -207,10 +209,18 @@ def test_a_failure_while_streaming_is_told(service: Service) -> None:
 
         return Response(pieces())
 
-    answer = service.client.get("/streams", buffered=False)
-    with pytest.raises(OutOfStockError):
+    answer = app.test_client().get("/streams", headers={"X-Request-ID": "r-1"}, buffered=False)
+    with pytest.raises(OutOfStockError) as told:
         _ = answer.data
+    answer.close()
+    return told.value
+
+
+def test_an_answer_that_breaks_off_is_logged_with_the_requests_ids(service: Service) -> None:
+    error = break_off(service.app)
+    logging.getLogger("gunicorn.error").error("Error handling request", exc_info=error)
     log.info("afterwards")
+    assert service.line("Error handling request")["request_id"] == "r-1"
     assert "request_id" not in service.line("afterwards")
 
 
@@ -362,6 +372,15 @@ def test_what_nobody_handled_is_logged_once(
     assert logged_failures(service) == [f"{__name__}.OutOfStockError"]
 
 
+def test_an_answer_that_breaks_off_is_reported_as_its_requests_failure(sentry: Sentry) -> None:
+    error = break_off(sentry.app)
+    logging.getLogger("gunicorn.error").error("Error handling request", exc_info=error)
+    event = sentry.event()
+    assert event["tags"]["request_id"] == "r-1"
+    assert event["transaction"] == "streams"
+    assert event["exception"]["values"][0]["mechanism"]["handled"] is False
+
+
 def test_a_failure_that_takes_no_attributes_is_reported_too(sentry: Sentry) -> None:
     class FrozenError(Exception):
         __slots__ = ()
@@ -412,13 +431,20 @@ def test_no_secret_reaches_the_stand_in_for_sentry(sentry: Sentry) -> None:
     assert told.count("REDACTED") >= 4
 
 
+def losses(service: Service) -> float:
+    """How many errors were not delivered."""
+    name = "telemetry_dropped_total"
+    each = [labels for labels in service.series(name) if labels["signal"] == "errors"]
+    return sum(service.metric(name, **labels) for labels in each)
+
+
 def test_a_sample_of_errors_can_be_sent(make_service: MakeService) -> None:
     with server(lambda _: (200, b"{}")) as stand_in:
         dsn = f"http://publickey@{stand_in.host}/7"
         sentry = Sentry(make_service(sentry_dsn=dsn, sentry_sample_rate=0.0), stand_in)
         in_a_view(sentry.app)
         assert sentry.events() == []
-        assert sentry.service.series("telemetry_dropped_total") == []
+        assert losses(sentry.service) == 0
 
 
 @pytest.mark.parametrize(
@@ -432,8 +458,7 @@ def test_whatever_the_stand_in_for_sentry_answers_no_request_fails(
         sentry.app.get("/fails")(fail)
         assert [sentry.client.get("/fails").status_code for _ in range(3)] == [500] * 3
         sentry.events()
-        dropped = sentry.service.series("telemetry_dropped_total")
-        assert bool(dropped) is (status != 200)
+        assert bool(losses(sentry.service)) is (status != 200)
         assert len(logged_failures(sentry.service)) == 3
 
 
@@ -443,16 +468,8 @@ def test_a_sentry_that_refuses_is_counted_and_said_once(make_service: MakeServic
     sentry = Sentry(make_service(sentry_dsn=dsn), stand_in)
     sentry.app.get("/fails")(fail)
     assert [sentry.client.get("/fails").status_code for _ in range(3)] == [500] * 3
-
-    def lost() -> float:
-        return sum(
-            sentry.service.metric("telemetry_dropped_total", **labels)
-            for labels in sentry.service.series("telemetry_dropped_total")
-            if labels["signal"] == "errors"
-        )
-
     sentry.events()
-    eventually(lambda: lost() == 3)
+    eventually(lambda: losses(sentry.service) == 3)
     assert len(sentry.service.lines("telemetry lost")) == 1
 
 

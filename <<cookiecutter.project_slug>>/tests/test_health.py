@@ -10,13 +10,9 @@ from typing import Any
 
 import pytest
 
-from <<cookiecutter.__package>>.observability import (
-    Health,
-    health,
-    request_id,
-    shared,
-)
+from <<cookiecutter.__package>>.observability import Health, health, request_id
 from <<cookiecutter.__package>>.settings import Dependency
+from <<cookiecutter.__package>>.workers import memory
 
 from .conftest import MakeService
 from .support import Service, eventually, server
@@ -130,7 +126,7 @@ def test_until_start_up_is_done_the_service_is_not_ready(service: Service, check
 
 
 def test_a_service_that_drains_is_not_ready_but_answers(service: Service, checks: Health) -> None:
-    shared.begin_drain()
+    memory.begin_drain()
     assert states(service) == {"live": 200, "ready": 503, "startup": 200, "": 503}
     assert service.client.get("/").status_code == 200
 

@@ -88,6 +88,20 @@ def test_a_request_is_counted_by_method_route_and_status(shop: Service) -> None:
     }
 
 
+def test_a_request_is_in_progress_until_the_last_piece_of_its_answer(shop: Service) -> None:
+    def in_progress() -> float:
+        return shop.metric("http_requests_in_progress")
+
+    answer = shop.client.get("/streams", buffered=False)
+    next(iter(answer.response))
+    assert in_progress() == 1
+    answer.close()
+    assert in_progress() == 0
+    for path in ("/parcels/1", "/fails", "/no/such/page", "/health/live"):
+        shop.client.get(path)
+        assert in_progress() == 0, path
+
+
 def test_an_invented_method_is_other(shop: Service) -> None:
     for method in ("HACK", "get", "GETT", "PROPFIND", "A" * 200):
         shop.client.open("/parcels/1", method="GET", environ_overrides={"REQUEST_METHOD": method})

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from <<cookiecutter.__package>>.observability import multiprocess
 from <<cookiecutter.__package>>.settings import Settings
+from <<cookiecutter.__package>>.workers import exposition
 
 from .support import a_process, server
 
@@ -20,17 +20,18 @@ from pathlib import Path
 from urllib.request import urlopen
 from prometheus_client import CollectorRegistry, generate_latest
 from <<cookiecutter.__package>>.app import create_app
-from <<cookiecutter.__package>>.observability import counter, multiprocess, shared
+from <<cookiecutter.__package>>.observability import counter
+from <<cookiecutter.__package>>.workers import exposition, memory
 from <<cookiecutter.__package>>.settings import Settings
 from tests.support import free_port, samples_of
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-directory = multiprocess.values_directory()
+directory = exposition.values_directory()
 
 
 def scrape():
     registry = CollectorRegistry()
-    registry.register(multiprocess.Workers(multiprocess.values_directory()))
+    registry.register(exposition.Workers(exposition.values_directory()))
     return samples_of(generate_latest(registry).decode())
 
 
@@ -63,7 +64,7 @@ def workers_that_die():
             most_files = max(most_files, len(list(directory.glob("*.db"))))
             dead, _ = os.waitpid(-1, os.WNOHANG)
             if dead:
-                multiprocess.bury(dead)
+                exposition.bury(dead)
                 children.remove(dead)
             time.sleep(0.002)
     told = scrape()
@@ -85,7 +86,7 @@ def one_that_lives():
     during = scrape()
     os.kill(living, signal.SIGKILL)
     os.waitpid(living, 0)
-    multiprocess.bury(living)
+    exposition.bury(living)
     return {"during": during, "afterwards": scrape()}
 
 
@@ -99,10 +100,13 @@ def on_the_port():
         log_level="ERROR",
     )
     (directory / "counter_99999.db").touch()  # a newborn worker's, for a moment
-    multiprocess.serve_metrics(settings)
+    exposition.serve_metrics(settings)
     address = f"http://127.0.0.1:{port}/metrics"
     told = samples_of(urlopen(address).read().decode())
-    narrowed = [urlopen(f"{address}?name[]={name}").status for name in ("x", "app_info", "")]
+    narrowed = [
+        sorted(samples_of(urlopen(f"{address}?{query}").read().decode()))
+        for query in ("name[]=x", "name[]=app_info&name[]=process_workers")
+    ]
     app = create_app(settings)
     return {
         "told": told,
@@ -116,11 +120,11 @@ def without(what, name):
         os.close(reader)
         os.environ[VARIABLE] = str(directory / name)
         what()
-        answer = {"statuses": serve(20), "lost": shared.lost_value_files() - lost}
+        answer = {"statuses": serve(20), "lost": memory.lost_value_files() - lost}
         answer["told"] = scrape().get("telemetry_dropped_total")
         os.write(writer, json.dumps(answer).encode())
 
-    lost = shared.lost_value_files()
+    lost = memory.lost_value_files()
     reader, writer = os.pipe()
     worker(within_limits)
     os.close(writer)
@@ -216,7 +220,7 @@ def test_the_master_tells_everything_on_the_metrics_port(told: dict[str, Any]) -
         "security_events_total",
     ):
         assert found["told"][name]
-    assert found["narrowed"] == [200, 200, 200]
+    assert found["narrowed"] == [[], ["app_info", "process_workers"]]
 
 
 def test_under_gunicorn_the_service_port_has_no_metrics(told: dict[str, Any]) -> None:
@@ -234,7 +238,7 @@ def test_a_metrics_port_that_is_taken_is_said_in_one_line(
         with pytest.raises(
             SystemExit, match=rf"^METRICS_PORT: {port} cannot be used: .*; allowed: .*$"
         ):
-            multiprocess.serve_metrics(settings)
+            exposition.serve_metrics(settings)
 
 
 def test_a_new_start_forgets_an_earlier_runs_values(
@@ -243,5 +247,25 @@ def test_a_new_start_forgets_an_earlier_runs_values(
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     (tmp_path / "counter_1.db").touch()
     (tmp_path / "somebody elses.txt").touch()
-    multiprocess.empty_directory()
+    exposition.empty_directory()
     assert [file.name for file in tmp_path.iterdir()] == ["somebody elses.txt"]
+
+
+def test_the_folder_of_values_goes_with_the_master_and_not_with_a_worker(tmp_path: Path) -> None:
+    done = a_process(
+        """
+import os, sys
+from pathlib import Path
+from <<cookiecutter.__package>> import gunicorn_conf
+folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+if (worker := os.fork()) == 0:
+    sys.exit()
+os.waitpid(worker, 0)
+print(folder, folder.is_dir())
+sys.exit("as where METRICS_PORT is taken")
+""",
+        tmp_path,
+    )
+    folder, there = done.stdout.decode().split()
+    assert there == "True"
+    assert not Path(folder).exists()

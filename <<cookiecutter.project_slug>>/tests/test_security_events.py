@@ -186,7 +186,7 @@ def test_clients_are_told_apart_where_their_address_is_not_told(
             service.client.get(f"/{number}", environ_overrides=address)
     assert counted(service) == {"malicious_excess_404": 2}
     assert [line.get("client_address") for line in service.lines("security event")] == [told] * 2
-    assert "203.0.113.7" not in service.log.read_text()
+    assert "203.0.113.7" not in service.written()
 
 
 def test_an_event_names_the_user(service: Service) -> None:

@@ -10,8 +10,13 @@ from typing import Any
 
 from flask import Flask  # type: ignore[import-not-found]
 
-SIGNALS = {"log": "init_logging", "metrics": "init_metrics", "errors": "init_errors", "security": "init_security"}
-"""A signal, and the step of `init_observability` that switches it on."""
+SIGNALS = {
+    "log": ("init_logging", "RequestLines"),
+    "metrics": ("init_metrics",),
+    "errors": ("init_errors",),
+    "security": ("init_security",),
+}
+"""A signal, and the steps of `init_observability` that switch it on."""
 
 
 class Off:
@@ -30,7 +35,8 @@ def nothing(*_: object, **__: object) -> Off:
 def leave_out(observability: Any, signals: set[str]) -> None:
     """Makes `init_observability` skip the steps of these signals; the rest stays the service's own, in its order."""
     for signal in signals:
-        setattr(observability, SIGNALS[signal], nothing)
+        for step in SIGNALS[signal]:
+            setattr(observability, step, nothing)
     if "errors" in signals:
         observability.errors = Off()
 

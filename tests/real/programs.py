@@ -35,6 +35,7 @@ class Debian:
 
 DEBIAN = {
     "prometheus": Debian("prometheus"),
+    "promtool": Debian("prometheus"),
     "initdb": Debian("postgresql", "usr/lib/postgresql/*/bin/initdb"),
     "postgres": Debian("postgresql", "usr/lib/postgresql/*/bin/postgres"),
     "psql": Debian("postgresql", "usr/lib/postgresql/*/bin/psql"),
@@ -54,6 +55,23 @@ DEBIAN |= {
 PYPI = {
     "bugsink-manage": ("bugsink", "bugsink==2.6.*"),
     "bugsink-create-conf": ("bugsink", "bugsink==2.6.*"),
+    "checkov": ("checkov", "checkov==3.3.30"),
+    "kubernetes-validate": ("kubernetes-validate", "kubernetes-validate==1.37.0"),
+}
+
+
+@dataclass(frozen=True)
+class Go:
+    """A program that is built from source: a module at a version, and the package of its command."""
+
+    module: str
+    package: str
+
+
+GO = {
+    "promtool-3": Go("github.com/prometheus/prometheus@v0.305.0", "github.com/prometheus/prometheus/cmd/promtool"),
+    "kube-score": Go("github.com/zegl/kube-score@v1.20.0", "github.com/zegl/kube-score/cmd/kube-score"),
+    "kustomize": Go("sigs.k8s.io/kustomize/kustomize/v5@v5.5.0", "sigs.k8s.io/kustomize/kustomize/v5"),
 }
 
 PYPI |= {
@@ -75,6 +93,8 @@ def program(name: str) -> Path:
     """Return where a program is, installed first if that is what it takes."""
     if name in PYPI:
         return _from_pypi(name)
+    if name in GO:
+        return _from_go(name)
     debian = DEBIAN[name]
     if not _found(name, debian) and os.geteuid() == 0 and shutil.which("apt-get"):
         _install(debian.package)
@@ -145,3 +165,37 @@ def _from_pypi(name: str) -> Path:
                     unavailable(requirement, f"{' '.join(step)} said {done.stderr.strip()[-300:]}")
             finished.write_text(requirement)
     return folder / "bin" / name
+
+
+def _from_go(name: str) -> Path:
+    """Build in a module of our own: `go install` refuses a module that replaces its dependencies."""
+    wanted = GO[name]
+    folder = CACHE / f"{name}-{wanted.module.rpartition('@')[2]}"
+    built = folder / name
+    go = shutil.which("go")
+    with _one_at_a_time():
+        if built.exists():
+            return built
+        if not go:
+            unavailable(wanted.module, "install Go (go.dev/dl), which builds it")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        steps = (
+            [go, "mod", "init", "built"],
+            [go, "get", wanted.module],
+            [go, "build", "-mod=mod", "-trimpath", "-ldflags=-s -w", "-o", "unfinished", wanted.package],
+        )
+        for step in steps:
+            done = subprocess.run(
+                step,
+                cwd=folder,
+                env=os.environ | {"GOTMPDIR": str(folder)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                unavailable(wanted.module, f"{' '.join(step)} said {done.stderr.strip()[-300:]}")
+        # Whole or not at all, whenever somebody interrupts this.
+        (folder / "unfinished").rename(built)
+    return built

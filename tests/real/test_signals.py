@@ -65,11 +65,8 @@ def test_a_stop_under_load_loses_no_request(small: Service) -> None:
     refused = min(account.refused) - told
     assert refused > DRAIN_SECONDS - 0.2, "it stopped accepting before the drain was over"
     assert ended - told < DRAIN_SECONDS + 15
-    # A connection that the kernel completes in the instant in which the socket is closed is
-    # nobody's; what was sent before that instant is answered.
-    lost = [(one.at - told, one) for one in account.lost + slow.lost]
-    assert len(lost) <= 2, lost
-    assert all(at > refused - 0.1 for at, _ in lost), lost
+    assert not account.lost
+    assert not slow.lost
     during = [one for one in account.answered if one.at > told + took]
     assert len(during) > 50, "requests were served during the drain"
     assert {one.status for one in slow.answered} == {200}

@@ -11,6 +11,7 @@ from .cache import init_cache
 <% if cookiecutter.database == 'postgresql' %>
 from .database import init_database
 <% endif %>
+from .doctor import init_doctor
 from .home import init_home
 from .observability import Health, init_observability
 from .orders import init_orders
@@ -34,6 +35,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 <% if cookiecutter.cache == 'redis' %>
     init_cache(app, settings)
 <% endif %>
+    init_doctor(app, settings)
     init_home(app, settings)
     init_orders(app)
     health: Health = app.extensions["health"]

@@ -4,11 +4,13 @@ SIGTERM drains, SIGHUP replaces the workers one set by another, SIGUSR2 is refus
 master itself holds (settings, this file's imports) changes with a restart only.
 """
 
+import atexit
 import os
 import signal
 import sys
 import tempfile
 import threading
+import time
 from shutil import rmtree
 from types import FrameType
 
@@ -21,11 +23,18 @@ except SettingsError as error:
 
 # prometheus_client chooses how it keeps values when it is imported, by this variable.
 _memory = "/dev/shm"  # noqa: S108 - a fresh directory is made in it
-_own_directory = not os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-if _own_directory:
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(
+if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    _directory = tempfile.mkdtemp(
         prefix="metrics-", dir=_memory if os.access(_memory, os.W_OK) else None
     )
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _directory
+
+    def _remove(directory: str, master: int) -> None:
+        # A worker inherits what is registered here.
+        if os.getpid() == master:
+            rmtree(directory, ignore_errors=True)
+
+    atexit.register(_remove, _directory, os.getpid())
 
 from gunicorn.arbiter import Arbiter  # noqa: E402
 from gunicorn.config import Config  # noqa: E402
@@ -35,9 +44,10 @@ from gunicorn.workers.base import Worker  # noqa: E402
 from gunicorn.workers.gthread import ThreadWorker  # noqa: E402
 from prometheus_client import CollectorRegistry  # noqa: E402
 
-from .observability import multiprocess  # noqa: E402
 from .observability.logging import configure_logging  # noqa: E402
-from .observability.shared import begin_drain  # noqa: E402
+from .workers import exposition  # noqa: E402
+from .workers.listener import SETTLE_SECONDS, refuse_new_connections  # noqa: E402
+from .workers.memory import begin_drain  # noqa: E402
 
 configure_logging(settings)
 
@@ -94,7 +104,7 @@ keepalive = 75
 
 
 def on_starting(server: Arbiter) -> None:
-    multiprocess.empty_directory()
+    exposition.empty_directory()
     configure_logging(settings, CollectorRegistry())
 
 
@@ -103,7 +113,7 @@ def on_reload(server: Arbiter) -> None:
 
 
 def when_ready(server: Arbiter) -> None:
-    multiprocess.serve_metrics(settings)
+    exposition.serve_metrics(settings)
     _drain_before_stopping(server)
     server.handle_usr2 = lambda: server.log.warning(
         "SIGUSR2 refused: a second master would wipe this one's metrics; send SIGHUP or restart"
@@ -115,12 +125,7 @@ def post_worker_init(worker: Worker) -> None:
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:
-    multiprocess.bury(worker.pid)
-
-
-def on_exit(server: Arbiter) -> None:
-    if _own_directory:
-        rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+    exposition.bury(worker.pid)
 
 
 def _drain_before_stopping(server: Arbiter) -> None:
@@ -138,13 +143,19 @@ def _drain_before_stopping(server: Arbiter) -> None:
         server.signal(number, frame)
 
     def drain() -> None:
-        if begun.is_set() or not settings.drain_seconds:
+        if begun.is_set():
             stop()
         begun.set()
         server.log.info("draining for %g s", settings.drain_seconds)
-        wait = threading.Timer(settings.drain_seconds, server.signal, (signal.SIGTERM, None))
+        wait = threading.Timer(settings.drain_seconds, close_the_door)
         wait.daemon = True
         wait.start()
+
+    def close_the_door() -> None:
+        for listener in server.LISTENERS:
+            refuse_new_connections(listener.sock)
+        time.sleep(SETTLE_SECONDS)
+        server.signal(signal.SIGTERM, None)
 
     server.handle_term = drain
     signal.signal(signal.SIGTERM, at_signal)

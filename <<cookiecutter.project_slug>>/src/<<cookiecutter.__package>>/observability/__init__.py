@@ -7,7 +7,6 @@ from flask import Flask
 
 from ..settings import Settings
 from . import errors
-from .doctor import init_doctor
 from .errors import init_errors
 from .health import Health, init_health
 from .identity import identify_user, in_request_context, outgoing_headers, request_id
@@ -15,6 +14,7 @@ from .logging import get_logger, init_logging
 from .losses import Losses
 from .metrics import counter, gauge, histogram, init_metrics, metrics, new_registry
 from .middleware import Middleware
+from .request_lines import RequestLines
 from .security import init_security, record_security_event, register_security_event
 
 __all__ = [
@@ -39,11 +39,11 @@ def init_observability(app: Flask, settings: Settings) -> None:
     registry = app.extensions["metric_registry"] = new_registry()
     losses = app.extensions["losses"] = Losses(registry)
     lines = init_logging(app, settings, registry, losses)
+    request_lines = RequestLines(settings, lines)
     init_errors(app, settings, losses)
     requests = init_metrics(app, settings, registry)
     security = init_security(app, registry)
     init_health(app, settings, registry)
-    init_doctor(app, settings)
     app.wsgi_app = Middleware(  # type: ignore[method-assign]
         app.wsgi_app,
         settings,
@@ -52,7 +52,8 @@ def init_observability(app: Flask, settings: Settings) -> None:
             errors.request_ended,
             security.request_ended,
             requests.ended,
-            lines.request_ended,
+            request_lines.ended,
         ),
+        done=requests.done,
         losses=losses,
     )

@@ -18,7 +18,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from ..settings import Settings
-from .identity import Identity, current_identity, identity_of_failure, set_identity
+from .identity import Identity, current_identity, identity_of_failure
 from .losses import Losses
 from .redaction import scrub
 
@@ -75,7 +75,6 @@ def _note_failures(app: Flask) -> None:
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
     if failed.exc_value is not None and not isinstance(failed.exc_value, SystemExit):
         name = failed.thread.name if failed.thread else None
-        set_identity(identity_of_failure(failed.exc_value))
         _log.error("thread failed", exc_info=failed.exc_value, extra={"thread_name": name})
 
 
@@ -91,6 +90,8 @@ def _process_failed(
 def _init_sentry(app: Flask, settings: Settings, losses: Losses) -> None:
     import sentry_sdk  # noqa: PLC0415 - without a DSN its import would be all cost
     from sentry_sdk.transport import HttpTransport  # noqa: PLC0415
+
+    losses.expect("errors", "network_error", "queue_overflow", "ratelimit_backoff", "send_error")
 
     class CountingTransport(HttpTransport):
         """Counts the events that do not reach the server."""
@@ -130,7 +131,7 @@ class Reporter(logging.Handler):
 
     def __init__(self, flask_logger: str) -> None:
         super().__init__(logging.ERROR)
-        self._uncaught = frozenset((flask_logger, _log.name))
+        self._uncaught = frozenset((flask_logger, "gunicorn.error", _log.name))
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
@@ -158,18 +159,19 @@ class Reporter(logging.Handler):
         )
         event["level"] = "fatal" if record.levelno >= logging.CRITICAL else "error"
         event["logger"] = record.name
-        client.capture_event(event | _circumstances(), hint)
+        client.capture_event(event | _circumstances(error), hint)
 
 
-def _circumstances() -> "Event":
+def _circumstances(error: BaseException) -> "Event":
     """Whose request it was, and which."""
     event: Event = {}
-    if identity := current_identity():
+    if identity := current_identity() or identity_of_failure(error):
         event["tags"] = {"request_id": identity.request_id}
         if identity.trace_id:
             event["tags"]["trace_id"] = identity.trace_id
         if identity.user_id is not None:
             event["user"] = {"id": identity.user_id}
+        event["transaction"] = identity.endpoint or identity.route
     if has_request_context():
         event["transaction"] = request.endpoint or "<unmatched>"
         event["request"] = {"method": request.method, "url": request.base_url}

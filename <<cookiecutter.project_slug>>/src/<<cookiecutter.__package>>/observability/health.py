@@ -15,7 +15,7 @@ from flask.typing import ResponseReturnValue
 from prometheus_client import CollectorRegistry, Gauge
 
 from ..settings import Settings
-from .shared import is_draining
+from ..workers.memory import is_draining
 
 LIMIT_SECONDS = 0.8
 """How long a probe waits for the checks: less than the second that Kubernetes waits for it."""

@@ -116,8 +116,7 @@ def in_request_context(function: Callable[P, T]) -> Callable[P, T]:
             with app.app_context() if app else nullcontext():
                 return function(*args, **kwargs)
         except Exception as error:
-            with suppress(Exception):
-                setattr(error, _IDENTITY, identity)
+            mark_failure(error, identity)
             raise
         finally:
             _current.reset(token)
@@ -125,7 +124,13 @@ def in_request_context(function: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
-def identity_of_failure(error: BaseException) -> Identity | None:
-    """Whose request started the thread that failed."""
+def mark_failure(error: BaseException, identity: Identity | None) -> None:
+    """Say whose failure it is, for those who hear of it outside of the request."""
+    with suppress(Exception):
+        setattr(error, _IDENTITY, identity)
+
+
+def identity_of_failure(error: BaseException | None) -> Identity | None:
+    """The request of a failed thread, or of a body that broke off."""
     identity: Identity | None = getattr(error, _IDENTITY, None)
     return identity

@@ -1,164 +1,195 @@
-"""Whole lines to one stream that several processes and threads share.
+"""Whole lines to one stream that several processes share, written by a thread of each.
 
-Each line is one write, which never blocks. What is at most PIPE_BUF (4,096) bytes long, a pipe
-takes whole (pipe(7)) and needs no lock: waiting for one costs a request more than all the rest
-of its line. A longer line is written only where the pipe surely has room for all of it, which
-Linux then fills without letting another writer in. A reader that is behind is waited for a little;
-where it stalls, lines are lost, and counted.
+A request hands its line over and goes on: to write it costs a request more than all the rest of
+its line, and would make it wait for whoever reads. So INFO lines gather for 10 ms, others are
+written at once, and a process that is killed (SIGKILL) takes the last 10 ms with it. Where the
+reader stalls, lines wait in memory; more than MOST_WAITING are lost, and counted.
 """
 
 import fcntl
 import os
 import select
-import socket
-import stat
-import struct
-import termios
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
-from . import shared
+from ..workers import memory
 
-PATIENCE = 0.05
-"""Seconds a line waits for a reader that is behind; after a loss, none does for a second."""
+GATHER_SECONDS = 0.01
+FLUSH_SECONDS = 2.0
+"""How long the end of the process waits for a reader that stalls."""
 
-LONG_PATIENCE = 0.3
-"""The same for a line that is longer than a page, such as a traceback: there are few of them."""
+MOST_WAITING = 2048
+"""Lines of one process; at most 16 KiB each."""
 
-_PIPE_BYTES = 1024 * 1024
-_PAGE = select.PIPE_BUF
+_FOLLOW_SECONDS = 1.0
 
 
 class LineWriter:
-    """Writes to a descriptor, or to a file that may be rotated away under it."""
+    """Writes to standard output, or to a file that may be rotated away under it.
 
-    def __init__(self, descriptor: int, file: Path | None = None) -> None:
+    `lose(reason, count)` hears of the lines that are lost, `flows()` when all that waited is
+    written.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        file: Path | None = None,
+        *,
+        lose: Callable[[str, int], None],
+        flows: Callable[[], None],
+    ) -> None:
+        self._descriptor = -1 if file else descriptor
         self._file = file
-        self._looked = 0.0
-        self._alone = threading.Lock()
-        self._torn = False
-        self._impatient_until = 0.0
-        self._given = self._descriptor = descriptor
-        self._former = -1
-        self._socket: socket.socket | None = None
-        self._capacity = 0
-        """Bytes the pipe can hold; 0 where the stream is none."""
-        self._send: Callable[[bytes], int] = lambda line: os.write(self._descriptor, line)
-        if file is None:
-            self._use_without_blocking(descriptor)
+        self._looked = -_FOLLOW_SECONDS
+        self._lose = lose
+        self._flows = flows
+        self._closed = False
+        self._forget()
+        _writers.add(self)
 
-    def write(self, line: bytes) -> bool:
-        """Write one line, newline included; False where it is lost."""
-        try:
-            if self._file and time.monotonic() - self._looked > 1:
-                self._follow(self._file)
-            if self._capacity and len(line) > _PAGE:
-                return self._write_long(line)
-            try:
-                return self._send_whole(line)
-            except BlockingIOError:
-                until = self._deadline(PATIENCE)
-                return self._wait(self._is_writable, until) and self._send_whole(line)
-        except OSError:
-            return False
+    def _forget(self) -> None:
+        # After a fork, what waits is the parent's to write, and its locks may be held for ever.
+        self._waiting: deque[bytes] = deque()
+        self._awake = False
+        self._wake: SimpleQueue[bool] = SimpleQueue()
+        self._starting, self._writing = threading.Lock(), threading.Lock()
+        self._busy = False
+        self._thread: threading.Thread | None = None
 
-    def _send_whole(self, line: bytes) -> bool:
-        # A disk that is full can take a part of a line: the next one must not be glued to it.
-        text = b"\n" + line if self._torn else line
-        self._torn = self._send(text) < len(text)
-        return not self._torn
+    def put(self, line: bytes, *, at_once: bool) -> None:
+        """Hand a line over, newline included. Never waits, also where a signal's handler logs."""
+        if len(self._waiting) >= MOST_WAITING:
+            self._lose("stalled", 1)
+            return
+        self._waiting.append(line)
+        if at_once or not self._awake:
+            self._awake = True
+            self._wake.put(at_once)
+            if self._thread is None:
+                self._start()
 
-    def _write_long(self, line: bytes) -> bool:
-        def has_room() -> bool:
-            unread = fcntl.ioctl(self._descriptor, termios.FIONREAD, b"1234")
-            (queued,) = struct.unpack("i", unread)
-            # A page of a pipe can be half empty, where the next write did not fit into the rest.
-            return bool(2 * queued + len(line) + 2 * _PAGE <= self._capacity)
-
-        until = self._deadline(LONG_PATIENCE)
-        if not self._wait(lambda: self._alone.acquire(blocking=False), until):
-            return False
-        try:
-            if not self._wait(self._locks_others_out, until):
-                return False
-            try:
-                return self._wait(has_room, until) and self._send_whole(line)
-            finally:
-                fcntl.lockf(shared.line_lock, fcntl.LOCK_UN)
-        finally:
-            self._alone.release()
-
-    def _locks_others_out(self) -> bool:
-        try:
-            fcntl.lockf(shared.line_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
+    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Wait until all is written, or the time is over."""
+        until = time.monotonic() + seconds
+        self._wake.put(True)
+        while (self._waiting or self._busy) and time.monotonic() < until:
+            time.sleep(0.001)
 
     def close(self) -> None:
-        """Give back what was opened here."""
-        opened = {self._former, self._descriptor} - {-1, self._given}
-        self._descriptor = self._former = -1
-        for descriptor in opened:
-            os.close(descriptor)
-        if self._socket:
-            self._socket.close()
+        """Write what waits, and give back what was opened here. Nothing may be put later."""
+        self.flush()
+        self._closed = True
+        self._wake.put(True)
+        _writers.discard(self)
+        if self._file and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
-    def _deadline(self, patience: float) -> float:
-        now = time.monotonic()
-        return now if now < self._impatient_until else now + patience
+    def _start(self) -> None:
+        if not self._starting.acquire(blocking=False):
+            return
+        thread = threading.Thread(target=self._run, name="log-lines", daemon=True)
+        try:
+            thread.start()
+            self._thread = thread
+        except RuntimeError:  # the interpreter is ending
+            self._starting.release()
+            self._write_waiting()
 
-    def _wait(self, is_ready: Callable[[], bool], until: float) -> bool:
-        while not is_ready():
-            if time.monotonic() >= until:
-                self._impatient_until = time.monotonic() + 1
-                return False
-            time.sleep(0.001)
-        return True
+    def _run(self) -> None:
+        while not self._closed:
+            at_once = self._wake.get()
+            with suppress(Empty):
+                if not at_once:
+                    self._wake.get(timeout=GATHER_SECONDS)
+            self._awake = False
+            self._write_waiting()
 
-    def _is_writable(self) -> bool:
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLOUT)
-        return bool(poll.poll(0))
-
-    def _send_if_writable(self, line: bytes) -> int:
-        if not self._is_writable():
-            raise BlockingIOError
-        return os.write(self._descriptor, line)
-
-    def _use_without_blocking(self, descriptor: int) -> None:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISSOCK(mode):
-            self._socket = connection = socket.socket(fileno=os.dup(descriptor))
-            self._send = lambda line: connection.send(line, socket.MSG_DONTWAIT)
-        elif stat.S_ISFIFO(mode) and hasattr(fcntl, "F_GETPIPE_SZ"):
+    def _write_waiting(self) -> None:
+        with self._writing:
+            self._busy = True
+            lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
-                # A description of our own: O_NONBLOCK on the inherited one would bind others too.
-                self._descriptor = os.open(
-                    f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
-                )
-                fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            except OSError:
-                # A smaller pipe is better than none, and one that blocks is asked first.
-                self._send = self._send_if_writable
-            self._capacity = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ)
+                lost = self._write(b"".join(lines))
+            finally:
+                self._busy = False
+        if lost:
+            self._lose("unwritable", lost)
+        elif lines and not self._waiting:
+            self._flows()
+
+    def _write(self, text: bytes) -> int:
+        """Write all of it, however long that takes; returns how many lines could not be."""
+        position = 0
+        try:
+            if self._file:
+                self._follow(self._file)
+            with _alone():
+                if memory.is_line_torn():
+                    text = b"\n" + text
+                memory.set_line_torn(True)
+                try:
+                    while position < len(text):
+                        position += self._write_some(memoryview(text)[position:])
+                finally:
+                    memory.set_line_torn(position > 0 and text[position - 1] != _NEWLINE)
+        except OSError:
+            return text.count(b"\n", position)
+        return 0
+
+    def _write_some(self, text: memoryview) -> int:
+        try:
+            return os.write(self._descriptor, text)
+        except BlockingIOError:
+            # Another process that holds the stream may have set O_NONBLOCK on it.
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLOUT)
+            poll.poll()
+            return 0
 
     def _follow(self, file: Path) -> None:
         """Open the file, anew where another has taken its name."""
-        with self._alone:
+        if time.monotonic() - self._looked < _FOLLOW_SECONDS:
+            return
+        if self._descriptor >= 0:
             try:
                 there, ours = file.stat(), os.fstat(self._descriptor)
                 if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
                     self._looked = time.monotonic()
                     return
-            except OSError:
+            except FileNotFoundError:
                 pass
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            # The former one is left open for a moment: another thread may be writing to it.
-            opened = os.open(file, flags, 0o640)
-            former, self._former, self._descriptor = self._former, self._descriptor, opened
-            self._looked = time.monotonic()
-            if former >= 0:
-                os.close(former)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        former, self._descriptor = self._descriptor, os.open(file, flags, 0o640)
+        self._looked = time.monotonic()
+        if former >= 0:
+            os.close(former)
+
+
+_NEWLINE = ord("\n")
+_writers: "weakref.WeakSet[LineWriter]" = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for writer in list(_writers):
+        writer._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep the other processes' lines out of ours; the kernel frees the lock of one that dies."""
+    fcntl.lockf(memory.line_lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.lockf(memory.line_lock, fcntl.LOCK_UN)

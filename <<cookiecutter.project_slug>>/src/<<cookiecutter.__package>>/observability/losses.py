@@ -20,6 +20,11 @@ class Losses:
         )
         self._said: dict[tuple[str, str], float] = {}
 
+    def expect(self, signal: str, *reasons: str) -> None:
+        """Make the series of losses that may come, so that the first one is seen as a rise."""
+        for reason in reasons:
+            self._counter.labels(signal, reason)
+
     def count(self, signal: str, reason: str, quantity: int = 1) -> None:
         """Count a loss; the first of its kind in an hour is also logged."""
         self._counter.labels(signal, reason).inc(quantity)

@@ -21,9 +21,9 @@ from prometheus_client import (
 from prometheus_flask_exporter import PrometheusMetrics
 
 from ..settings import SLOW_REQUEST_SECONDS, Settings
+from ..workers.exposition import Info, serves_metrics_from_master
+from ..workers.values import adder, observer
 from .identity import Identity
-from .multiprocess import Info, serves_metrics_from_master
-from .values import adder, observer
 
 # Several workers cannot have the _created series; one alone would differ from them.
 disable_created_metrics()
@@ -88,6 +88,9 @@ class RequestMetrics:
             # Of two threads that meet here, one's observer is kept: a series has one writer.
             observe = self._observe.setdefault(key, observer(self._duration.labels(*key)))
         observe(identity.seconds)
+
+    def done(self) -> None:
+        """A request's answer is made, the body's last piece too."""
         self._in_progress(-1)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Request
 
 from ..settings import Settings
-from .identity import Identity, identity_of, set_identity
+from .identity import Identity, identity_of, mark_failure, set_identity
 from .losses import Losses
 
 if TYPE_CHECKING:
@@ -36,11 +36,13 @@ class Middleware:
         settings: Settings,
         began: Callable[[], None],
         ended: Iterable[Observer],
+        done: Callable[[], None],
         losses: Losses,
     ) -> None:
         self._wsgi_app = wsgi_app
         self._began = began
         self._observers = tuple(ended)
+        self._done = done
         self._losses = losses
         self._client_ip = _CLIENT_IP[settings.log_client_ip]
 
@@ -63,14 +65,22 @@ class Middleware:
         try:
             body = self._wsgi_app(environ, start)
         except BaseException as error:
-            if not quiet and not identity.status:
-                identity.failure = error
-                self._ended(identity, environ, "500", [])
+            mark_failure(error, identity)
+            if not quiet:
+                if not identity.status:
+                    identity.failure = error
+                    self._ended(identity, environ, "500", [])
+                self._done()
             set_identity(None)
             raise
         set_identity(None)
-        # What has no length is streamed: its lines are written while the server asks for more.
-        return body if identity.size is not None or quiet else _Streamed(body, identity)
+        if quiet:
+            return body
+        if identity.size is None:
+            # What has no length is made while the server sends it.
+            return _Streamed(body, identity, self._done)
+        self._done()
+        return body
 
     def _ended(
         self,
@@ -103,10 +113,11 @@ class Middleware:
 class _Streamed:
     """A body whose pieces are made while it is sent, with the request's ids at hand."""
 
-    def __init__(self, body: Iterable[bytes], identity: Identity) -> None:
+    def __init__(self, body: Iterable[bytes], identity: Identity, done: Callable[[], None]) -> None:
         self._body = body
         self._pieces = iter(body)
         self._identity = identity
+        self._done = done
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -115,16 +126,20 @@ class _Streamed:
         set_identity(self._identity)
         try:
             return next(self._pieces)
+        except Exception as error:
+            mark_failure(error, self._identity)
+            raise
         finally:
             set_identity(None)
 
     def close(self) -> None:
-        if close := getattr(self._body, "close", None):
-            set_identity(self._identity)
-            try:
+        set_identity(self._identity)
+        try:
+            if close := getattr(self._body, "close", None):
                 close()
-            finally:
-                set_identity(None)
+        finally:
+            self._done()
+            set_identity(None)
 
 
 def _truncated(address: str | None) -> str | None:

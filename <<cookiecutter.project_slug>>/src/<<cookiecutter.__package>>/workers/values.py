@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import Histogram, values
 from prometheus_client.mmap_dict import MmapedDict
 
-from . import shared
+from . import memory
 
 _FILE_BYTES = 65_536
 _writing = threading.Lock()
@@ -68,7 +68,7 @@ class ForgivingValues(AllocatedValues):
             super().close()
 
     def _use_memory(self, content: bytes, capacity: int) -> None:
-        shared.count_lost_value_file()
+        memory.count_lost_value_file()
         self._m = mmap.mmap(-1, capacity)
         self._m[: len(content)] = content
         self._capacity = capacity

@@ -13,9 +13,9 @@ import click
 from flask import Flask
 from prometheus_client import CollectorRegistry
 
-from ..settings import Settings
-from .health import Health
-from .logging import Lines
+from .observability import Health
+from .observability.logging import Lines
+from .settings import Settings
 
 _SECONDS = 5.0
 
@@ -51,6 +51,7 @@ def _logs(settings: Settings) -> Finding:
     probe = uuid.uuid4().hex
     level = logging.getLevelNamesMapping()[settings.log_level]
     logging.getLogger(__name__).log(level, "doctor", extra={"probe": probe})
+    lines.flush()
     if settings.log_file is None:
         return Finding(
             "logs", not lines.lost, "a line on standard output, which somebody must read"

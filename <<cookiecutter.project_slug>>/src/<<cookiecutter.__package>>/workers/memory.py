@@ -4,22 +4,14 @@ A reload (SIGHUP) does not import it again, so it keeps what is here.
 """
 
 import mmap
+import os
 import struct
-import tempfile
-from pathlib import Path
 
-_DRAINING, _LOST_FILES = 0, 4
+_DRAINING, _TORN, _LOST_FILES = 0, 1, 4
 _memory = mmap.mmap(-1, 8)
 
-
-def _nameless_file() -> int:
-    descriptor, name = tempfile.mkstemp()
-    Path(name).unlink()
-    return descriptor
-
-
-line_lock = _nameless_file()
-"""Its record lock orders the writers of long log lines; the kernel frees it when a process dies."""
+line_lock = os.memfd_create("line-lock")
+"""Its record lock orders the writers of log lines; the kernel frees it when a process dies."""
 
 
 def begin_drain() -> None:
@@ -29,6 +21,16 @@ def begin_drain() -> None:
 
 def is_draining() -> bool:
     return _memory[_DRAINING] == 1
+
+
+def set_line_torn(torn: bool) -> None:
+    """Say, with the line lock held, whether the stream ends within a line."""
+    _memory[_TORN] = torn
+
+
+def is_line_torn() -> bool:
+    """Whether a process died, or a disk was full, in the middle of a line."""
+    return _memory[_TORN] == 1
 
 
 def lost_value_files() -> int:

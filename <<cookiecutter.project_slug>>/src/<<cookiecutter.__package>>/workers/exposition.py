@@ -10,8 +10,9 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Metric, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -20,8 +21,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from ..settings import Settings
-from . import shared
-from .process import ServiceProcesses
+from . import memory
+from .processes import ServiceProcesses
 from .values import AllocatedValues
 
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -49,7 +50,7 @@ def empty_directory() -> None:
         for file in _value_files(directory):
             file.unlink()
     except OSError:
-        shared.count_lost_value_file()
+        memory.count_lost_value_file()
 
 
 def _value_files(directory: Path) -> list[Path]:
@@ -69,7 +70,7 @@ class Workers(Collector):
             # A newborn's file is empty for a moment.
             files = [str(file) for file in _value_files(self._directory) if file.stat().st_size]
             told = list(MultiProcessCollector.merge(files))
-        yield from self._with_losses(told) if shared.lost_value_files() else told
+        yield from self._with_losses(told) if memory.lost_value_files() else told
 
     def _with_losses(self, told: list[Metric]) -> list[Metric]:
         if not self._said:
@@ -84,8 +85,27 @@ class Workers(Collector):
             family = CounterMetricFamily(name, "Telemetry that could not be delivered.")
             told.append(family)
         labels = {"signal": "metrics", "reason": "directory"}
-        family.add_sample(f"{name}_total", labels, shared.lost_value_files())
+        family.add_sample(f"{name}_total", labels, memory.lost_value_files())
         return told
+
+
+class MasterRegistry(CollectorRegistry):
+    """A registry whose collectors learn only at a scrape which metrics there are."""
+
+    def restricted_registry(self, names: Iterable[str]) -> Any:
+        """`/metrics?name[]=...`: the samples of these names."""
+        return Restricted(self, frozenset(names))
+
+
+class Restricted:
+    def __init__(self, registry: CollectorRegistry, names: frozenset[str]) -> None:
+        self._registry = registry
+        self._names = names
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            if restricted := metric._restricted_metric(self._names):
+                yield restricted
 
 
 class Info(Collector):
@@ -139,7 +159,7 @@ def serve_metrics(settings: Settings) -> None:
 
     Exits with one line where METRICS_PORT is taken.
     """
-    registry = CollectorRegistry()
+    registry = MasterRegistry()
     for collector in (Workers(values_directory()), ServiceProcesses(), Info(settings)):
         registry.register(collector)
     try:

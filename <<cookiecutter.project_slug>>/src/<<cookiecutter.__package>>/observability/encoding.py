@@ -1,0 +1,127 @@
+"""How a line looks: JSON for machines, text in colour for a person at a terminal."""
+
+import sys
+import time
+from collections.abc import Mapping
+
+import orjson
+import structlog
+
+from .identity import Identity
+from .redaction import scrub_short_text
+
+Fields = dict[str, object]
+
+LONGEST_LINE = 16_384
+"""Bytes, the newline included."""
+
+LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+
+# Names of ours, and those that log stores treat in their own way: a caller's field of one of
+# these names is kept as field_<name>.
+RESERVED = frozenset(
+    "timestamp level message logger service environment version revision request_id trace_id"
+    " span_id trace_sampled user_id exception module function line truncated method route path"
+    " status_code duration_ms bytes client_ip status severity event".split()
+)
+# What a long line never loses a part of.
+_WHOLE = RESERVED - {"message", "exception", "path", "route", "logger", "user_id"}
+
+
+def level_name(number: int) -> str:
+    """The name of a level, or of the next lower one that has a name."""
+    return LEVELS[min(50, max(10, number // 10 * 10))]
+
+
+def ids_of(request: Identity) -> Fields:
+    """Whose line it is."""
+    ids: Fields = {"request_id": request.request_id}
+    if request.trace_id:
+        ids["trace_id"] = request.trace_id
+    if request.user_id is not None:
+        ids["user_id"] = scrub_short_text(request.user_id)
+    return ids
+
+
+def encode(line: Fields) -> bytes:
+    """One line, newline included, of at most 16 KiB; longer values are cut, said by `truncated`."""
+    try:
+        text = orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    except (TypeError, ValueError):
+        line = {name: _plain(value) for name, value in line.items()}
+        text = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    for longest in (8192, 2048, 512, 128, 32):
+        if len(text) <= LONGEST_LINE:
+            return text
+        line = {
+            name: value if name in _WHOLE else _cut(value, longest) for name, value in line.items()
+        } | {"truncated": True}
+        text = orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    if len(text) > LONGEST_LINE:
+        ours = {name: value for name, value in line.items() if name in RESERVED}
+        text = orjson.dumps(ours, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    return text
+
+
+class Console:
+    """Lines for a person at a terminal: coloured, one event a line, tracebacks below."""
+
+    _HIDDEN = frozenset({"service", "environment", "version", "revision", "logger", "module"})
+
+    def __init__(self) -> None:
+        self._render = structlog.dev.ConsoleRenderer(
+            colors=bool(sys.stdout and sys.stdout.isatty()), pad_event_to=24
+        )
+
+    def __call__(self, line: Fields) -> bytes:
+        shown = {
+            name.translate(_CONTROL): value.translate(_CONTROL) if isinstance(value, str) else value
+            for name, value in line.items()
+            if name not in self._HIDDEN
+        }
+        exception = shown.pop("exception", None)
+        shown["event"] = shown.pop("message")
+        shown["level"] = str(shown["level"]).lower()
+        text = str(self._render(None, "", shown))
+        if isinstance(exception, Mapping):
+            text += f"\n{str(exception['stacktrace']).translate(_CONTROL_IN_LINES)}"
+        return text.encode(errors="backslashreplace") + b"\n"
+
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
+_CONTROL_IN_LINES = {code: text for code, text in _CONTROL.items() if code not in (9, 10)}
+_seconds: tuple[int, str] = (-1, "")
+
+
+def timestamp(moment: float) -> str:
+    """RFC 3339 in UTC with milliseconds; the text of the current second is made once."""
+    global _seconds
+    second = int(moment)
+    known, text = _seconds
+    if known != second:
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        _seconds = (second, text)
+    return f"{text}.{int((moment - second) * 1000):03d}Z"
+
+
+def _plain(value: object) -> object:
+    """What orjson refuses, made acceptable: lone surrogates, huge integers, odd keys."""
+    if isinstance(value, dict):
+        return {str(_plain(str(name))): _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return value
+    return str(value).encode(errors="backslashreplace").decode()
+
+
+def _cut(value: object, longest: int) -> object:
+    if isinstance(value, str) and len(value) > longest:
+        return f"{value[: longest // 2]}…{value[-longest // 2 :]}"
+    if isinstance(value, dict):
+        return {_cut(name, 128): _cut(item, longest) for name, item in list(value.items())[:64]}
+    if isinstance(value, list):
+        return [_cut(item, longest) for item in value[:64]]
+    return value

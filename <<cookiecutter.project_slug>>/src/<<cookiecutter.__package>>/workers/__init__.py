@@ -1,0 +1,1 @@
+"""What gunicorn's master and its workers share: metric values, memory, the exposition."""

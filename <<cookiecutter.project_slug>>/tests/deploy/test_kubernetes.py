@@ -1,0 +1,194 @@
+"""Kubernetes: what the manifests say of the service is so."""
+
+import json
+import os
+import re
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from <<cookiecutter.__package>>.observability import (
+    errors,
+    health,
+)
+from <<cookiecutter.__package>>.settings import (
+    SERVICE,
+    Settings,
+    load_settings,
+)
+
+from ..support import PRODUCTION, ROOT, Service, a_process, is_ours
+
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+
+
+def manifest(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((KUBERNETES / name).read_text())
+    return found
+
+
+RELEASE = manifest("release/kustomization.yaml")
+DEPLOYMENT = manifest("base/deployment.yaml")
+SERVICE_MANIFEST = manifest("base/service.yaml")
+POD = DEPLOYMENT["spec"]["template"]
+(CONTAINER,) = POD["spec"]["containers"]
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
+LABELS = RELEASE["labels"][0]["pairs"]
+CONFIG = dict(
+    literal.split("=", 1)
+    for generator in RELEASE["configMapGenerator"]
+    for literal in generator["literals"]
+)
+TEMPLATES = {
+    str(path.relative_to(KUBERNETES)): found["spec"]["template"]
+    for path in sorted(KUBERNETES.glob("*/*.yaml"))
+    if "template" in (found := yaml.safe_load(path.read_text())).get("spec", {})
+}
+each_pod = pytest.mark.parametrize(
+    "pod", [template["spec"] for template in TEMPLATES.values()], ids=TEMPLATES
+)
+
+
+def variables_of(pod: dict[str, Any]) -> dict[str, str]:
+    """What a pod's process finds in its environment; its optional secrets are not there."""
+    (container,) = pod["containers"]
+    assert container["envFrom"] == [{"configMapRef": {"name": SERVICE}}]
+    found = dict(CONFIG)
+    for variable in container["env"]:
+        source = variable["valueFrom"]
+        if "fieldRef" in source:
+            label = re.fullmatch(r"metadata\.labels\['(.+)'\]", source["fieldRef"]["fieldPath"])
+            assert label
+            found[variable["name"]] = LABELS[label[1]]
+        elif not source["secretKeyRef"].get("optional"):
+            found[variable["name"]] = PRODUCTION[source["secretKeyRef"]["key"].lower()]
+    return found
+
+
+@each_pod
+def test_production_starts_with_what_the_manifests_give(
+    pod: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in filter(is_ours, list(os.environ)):
+        monkeypatch.delenv(name)
+    for name, value in variables_of(pod).items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().in_production
+
+
+@each_pod
+def test_every_variable_is_a_setting(pod: dict[str, Any]) -> None:
+    (container,) = pod["containers"]
+    names = {*CONFIG, *(variable["name"] for variable in container["env"])}
+    assert names <= {field.upper() for field in Settings.model_fields}
+
+
+@each_pod
+def test_secrets_come_from_the_secret_alone(pod: dict[str, Any]) -> None:
+    (container,) = pod["containers"]
+    fields = Settings.model_fields.items()
+    secret = {name.upper() for name, field in fields if "SecretStr" in str(field.annotation)}
+    assert not secret & CONFIG.keys()
+    for variable in container["env"]:
+        assert "value" not in variable
+        reference = variable["valueFrom"].get("secretKeyRef")
+        assert (variable["name"] in secret) == (reference is not None)
+        if reference:
+            assert (reference["name"], reference["key"]) == (SERVICE, variable["name"])
+
+
+def test_each_probe_asks_an_endpoint_of_its_own(service: Service) -> None:
+    paths = [CONTAINER[probe]["httpGet"]["path"] for probe in PROBES]
+    assert paths == ["/health/startup", "/health/live", "/health/ready"]
+    for path in paths:
+        assert service.client.get(path).status_code in (200, 503)
+
+
+def test_a_probe_waits_longer_than_the_checks_of_dependencies_take() -> None:
+    for probe in PROBES:
+        assert CONTAINER[probe]["timeoutSeconds"] >= health.LIMIT_SECONDS + 1
+        assert CONTAINER[probe]["httpGet"]["port"] == "http"
+
+
+def test_the_ports_are_those_of_the_settings() -> None:
+    settings = Settings.model_fields
+    ports = {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}
+    assert ports == {"http": settings["port"].default, "metrics": settings["metrics_port"].default}
+    targets = {port["name"]: port["targetPort"] for port in SERVICE_MANIFEST["spec"]["ports"]}
+    assert targets == {name: name for name in ports}
+    assert POD["metadata"]["annotations"]["prometheus.io/port"] == str(ports["metrics"])
+
+
+def test_a_pod_has_the_time_to_drain_to_finish_and_to_tell_its_errors(tmp_path: Path) -> None:
+    package = Settings.__module__.partition(".")[0]
+    told = a_process(
+        f"import json; from {package} import gunicorn_conf as gunicorn;"
+        "print(json.dumps([gunicorn.settings.drain_seconds, gunicorn.graceful_timeout]))",
+        tmp_path,
+        PROMETHEUS_MULTIPROC_DIR=str(tmp_path),
+        **variables_of(POD["spec"]),
+    )
+    drain, finish = json.loads(told.stdout)
+    wait = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert drain > 0
+    assert wait > 0
+    needed = wait + drain + finish + errors.FLUSH_SECONDS
+    assert needed < POD["spec"]["terminationGracePeriodSeconds"] <= needed + 15
+
+
+def test_a_release_takes_no_pod_away_before_another_is_ready() -> None:
+    assert DEPLOYMENT["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+@each_pod
+def test_a_pod_can_do_no_more_than_the_restricted_profile_allows(pod: dict[str, Any]) -> None:
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+@each_pod
+def test_no_other_service_of_the_namespace_sets_a_variable(pod: dict[str, Any]) -> None:
+    assert pod["enableServiceLinks"] is False
+
+
+@each_pod
+def test_memory_is_reserved_and_the_processor_is_not_limited(pod: dict[str, Any]) -> None:
+    (container,) = pod["containers"]
+    resources = container["resources"]
+    assert resources["limits"] == {"memory": resources["requests"]["memory"]}
+    assert resources["requests"]["cpu"]
+
+
+@each_pod
+def test_the_user_is_the_images_own(pod: dict[str, Any]) -> None:
+    users = re.findall(r"(?m)^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text())
+    context = pod["securityContext"]
+    assert (str(context["runAsUser"]), str(context["runAsGroup"])) == users[-1]
+
+
+def test_requests_go_to_the_service_and_to_nothing_else() -> None:
+    selector = SERVICE_MANIFEST["spec"]["selector"]
+    assert selector == DEPLOYMENT["spec"]["selector"]["matchLabels"]
+    selected = [
+        name
+        for name, template in TEMPLATES.items()
+        if selector.items() <= (LABELS | template["metadata"]["labels"]).items()
+    ]
+    assert selected == ["base/deployment.yaml"]
+
+
+def test_a_release_changes_every_image_and_says_so_in_its_labels() -> None:
+    (image,) = RELEASE["images"]
+    images = {pod["containers"][0]["image"] for pod in map(itemgetter("spec"), TEMPLATES.values())}
+    assert images == {image["name"]}
+    assert image["newTag"] == LABELS["app.kubernetes.io/version"]
