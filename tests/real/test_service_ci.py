@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from template_checkout import ROOT, actionlint, commit
+from template_checkout import ROOT, commit
 
 from .processes import clean_environment, run
 from .programs import program, unavailable
@@ -33,8 +33,8 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ON_THE_MACHINE.keys() - found.keys():
         unavailable(name, ON_THE_MACHINE[name])
     debian = ("amtool", "prometheus-blackbox-exporter", "promtool", "systemd-analyze")
-    found |= {name: program(name) for name in (*debian, "hadolint")}
-    found |= {"actionlint": actionlint(), "check-jsonschema": ROOT / ".cache/dev/bin/check-jsonschema"}
+    found |= {name: program(name) for name in (*debian, "actionlint", "hadolint")}
+    found["check-jsonschema"] = ROOT / ".cache/dev/bin/check-jsonschema"
     for name, where in found.items():
         (folder / name).symlink_to(where)
     return folder
