@@ -21,6 +21,7 @@ from .service import Service, generate
 
 ROTATIONS = 8
 WORKERS = 4
+THREADS = 2
 DAY = 24 * 60 * 60
 LONGEST = "a" * 63
 
@@ -87,13 +88,17 @@ def _each_told_once(account: Account, lines: list[str]) -> None:
 def test_no_line_is_lost_or_doubled_while_logs_are_rotated_under_load(small: Service, tmp_path: Path) -> None:
     """Several workers, each of which holds the file that is taken away from them."""
     rotation = Rotation(small, tmp_path)
-    with small.serving(WEB_CONCURRENCY=str(WORKERS), LOG_FILE=str(rotation.log)) as service:
+    with small.serving(LOG_FILE=str(rotation.log), WEB_CONCURRENCY=str(WORKERS), WEB_THREADS=str(THREADS)) as service:
+
+        def booted() -> bool:
+            return service.scrape().total("http_request_capacity") == WORKERS * THREADS
 
         def followed() -> bool:
-            return all(rotation.log in _open_files(worker) for worker in service.workers())
+            files = [_open_files(worker) for worker in service.workers()]
+            return len(files) == WORKERS and all(rotation.log in each for each in files)
 
         with under_load(service, step=lambda number: ("GET", f"/nowhere/{number}", None)) as account:
-            eventually(followed, "every worker writes")
+            eventually(booted, "every worker serves")
             for _ in range(ROTATIONS):
                 rotation.force()
                 eventually(followed, "every worker writes to the next file", 10)
