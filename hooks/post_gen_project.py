@@ -22,6 +22,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "tests/test_database.py",
     ),
     "cache=redis": ("src/{package}/cache.py", "tests/test_cache.py"),
+    "uptime_monitor=blackbox": ("monitoring/prometheus/exporters/blackbox.yml",),
     "web_analytics=plausible": (
         "src/{package}/observability/analytics.py",
         "tests/test_analytics.py",

@@ -123,6 +123,8 @@ def taken_by(slug: str) -> str | None:
         return "something else than text in YAML"
     if name == "kubernetes":
         return "the Service through which Kubernetes itself is reached"
+    if name in {"alertmanager", "prometheus", "uptime"}:
+        return "a job that Prometheus has beside the service's"
     return None
 
 

@@ -77,6 +77,7 @@ REFUSED = {
     "a dependency of two words": ("project_slug", "prometheus-client", "project_slug=prometheus-client-service"),
     "a dependency's other spelling": ("project_slug", "prometheus--client", "a package that the service depends on"),
     "the service's own folder": ("project_slug", "tests", "a folder or module of every service"),
+    "a watcher's job": ("project_slug", "prometheus", "type for example project_slug=prometheus-service"),
     "YAML's no": ("project_slug", "no", "the name of something else than text in YAML"),
     "YAML's nothing": ("project_slug", "null", "project_slug=null-service"),
     "Kubernetes' own Service": ("project_slug", "kubernetes", "through which Kubernetes itself is reached"),

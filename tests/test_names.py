@@ -154,7 +154,16 @@ def read_html(text: str) -> str:
     return html.unescape(text)
 
 
+def read_go_template(text: str) -> str:
+    """What a Go template makes of a YAML string in which a raw string literal is all that it has to do."""
+    value: str = yaml.safe_load(text)
+    literals = re.compile(r"\{\{`([^`]*)`\}\}")
+    assert "{{" not in literals.sub("", value), "an action"
+    return literals.sub(lambda found: found[1], value)
+
+
 READ: dict[str, Any] = {
+    "go_template": read_go_template,
     "yaml": yaml.safe_load,
     "json": json.loads,
     "toml": lambda text: tomllib.loads(f"name = {text}")["name"],

@@ -12,6 +12,7 @@ MIX: list[tuple[str, str, bytes | None, int]] = [
     ("GET", "/", None, 4),
     ("GET", "/no-such-page", None, 1),
     ("GET", "/api/v1/orders", None, 4),
+    ("GET", "/api/v1/orders/1", None, 2),
     ("POST", "/api/v1/orders", b'{"customer": "c-%d", "amount": "%d.50", "currency": "EUR"}', 3),
     ("POST", "/api/v1/orders", b'{"customer": "c-%d", "amount": "%d"}', 1),
 ]

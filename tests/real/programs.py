@@ -8,6 +8,7 @@ cannot be had is a failure; on a person's machine it is a skip that says what to
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -42,9 +43,10 @@ DEBIAN = {
     "redis-server": Debian("redis-server"),
     "chromium": Debian("chromium"),
     "openssl": Debian("openssl"),
+    "prometheus-alertmanager": Debian("prometheus-alertmanager"),
     "amtool": Debian("prometheus-alertmanager"),
-    "logrotate": Debian("logrotate", "usr/sbin/logrotate"),
     "prometheus-blackbox-exporter": Debian("prometheus-blackbox-exporter"),
+    "logrotate": Debian("logrotate", "usr/sbin/logrotate"),
     "systemd-analyze": Debian("systemd"),
 }
 
@@ -193,3 +195,21 @@ def _from_go(name: str) -> Path:
         # Whole or not at all, whenever somebody interrupts this.
         (folder / "unfinished").rename(built)
     return built
+
+
+@cache
+def built(source: Path) -> Path:
+    """Build a Go program that lies beside the tests; it is kept until its source changes."""
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(source.iterdir()))).hexdigest()
+    target = CACHE / f"{source.name}-{digest[:12]}"
+    with _one_at_a_time():
+        if not target.exists():
+            go = shutil.which("go") or unavailable("go", "install Go (https://go.dev/dl), which builds it")
+            unfinished = target.with_suffix(".unfinished")
+            # Root may build in somebody else's checkout, whose version git then does not tell.
+            command = [go, "build", "-buildvcs=false", "-trimpath", "-o", str(unfinished), "."]
+            done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+            if done.returncode:
+                unavailable(source.name, f"{' '.join(command)} said {done.stderr.strip()[-300:]}")
+            unfinished.rename(target)
+    return target

@@ -10,6 +10,7 @@ import signal
 import socket
 import sqlite3
 import tempfile
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -146,7 +147,8 @@ class Redis(Server):
 class Prometheus(Server):
     """A Prometheus that scrapes one target, labelled as CONTRACT says a scrape labels it."""
 
-    def __init__(self, folder: Path, job: str, target: str) -> None:
+    def __init__(self, folder: Path, job: str, target: str, **settings: Any) -> None:
+        """Start it with one target, unless `settings` says otherwise: top-level ones of its configuration."""
         port = free_port()
         scrape = {
             "job_name": job,
@@ -156,7 +158,7 @@ class Prometheus(Server):
         configuration = {
             "global": {"scrape_interval": "2s", "scrape_timeout": "2s"},
             "scrape_configs": [scrape],
-        }
+        } | settings
         (folder / "prometheus.yml").write_text(json.dumps(configuration))
         command: list[str | Path] = [
             program("prometheus"),
@@ -185,6 +187,13 @@ class Prometheus(Server):
         result = self.query(expression)
         assert len(result) == 1, f"{expression}: {result}"
         return result[0][1]
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """Return the data that the HTTP API answers with; what it refuses is an error that says why."""
+        try:
+            return self._get(f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}")["data"]
+        except urllib.error.HTTPError as refused:
+            raise AssertionError(f"{refused.read().decode()} {parameters}") from None
 
     def scrapes(self) -> list[tuple[float, float]]:
         """Return (time, up) of every scrape so far."""
@@ -269,9 +278,9 @@ class Bugsink(Server):
 
 
 @contextmanager
-def _running(name: str, kind: Any, *arguments: str) -> Iterator[Any]:
+def _running(name: str, kind: Any, *arguments: str, **settings: Any) -> Iterator[Any]:
     with _scratch(name) as folder:
-        server = kind(folder, *arguments)
+        server = kind(folder, *arguments, **settings)
         try:
             server.await_ready()
             yield server
@@ -292,8 +301,8 @@ def redis() -> Iterator[Redis]:
 
 
 @contextmanager
-def prometheus(job: str, target: str) -> Iterator[Prometheus]:
-    with _running("prometheus", Prometheus, job, target) as server:
+def prometheus(job: str, target: str, **settings: Any) -> Iterator[Prometheus]:
+    with _running("prometheus", Prometheus, job, target, **settings) as server:
         yield server
 
 

@@ -110,14 +110,15 @@ class LineWriter:
                 if not at_once:
                     self._wake.get(timeout=GATHER_SECONDS)
             self._awake = False
-            self._write_waiting()
+            with suppress(Exception):  # the thread lives on, whatever its owner's account says
+                self._write_waiting()
 
     def _write_waiting(self) -> None:
         with self._writing:
             self._busy = True
             lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
-                lost = self._write(b"".join(lines))
+                lost = self._write(b"".join(lines)) if lines else 0
             finally:
                 self._busy = False
         if lost:
@@ -127,21 +128,23 @@ class LineWriter:
 
     def _write(self, text: bytes) -> int:
         """Write all of it, however long that takes; returns how many lines could not be."""
-        position = 0
+        position, head = 0, b""
         try:
             if self._file:
                 self._follow(self._file)
             with _alone():
-                if memory.is_line_torn():
-                    text = b"\n" + text
+                torn = memory.is_line_torn()
+                head = b"\n" if torn else b""
+                text = head + text
+                # Whoever comes after a process that is killed here begins a new line.
                 memory.set_line_torn(True)
                 try:
                     while position < len(text):
                         position += self._write_some(memoryview(text)[position:])
                 finally:
-                    memory.set_line_torn(position > 0 and text[position - 1] != _NEWLINE)
+                    memory.set_line_torn(text[position - 1] != _NEWLINE if position else torn)
         except OSError:
-            return text.count(b"\n", position)
+            return text.count(b"\n", max(position, len(head)))
         return 0
 
     def _write_some(self, text: memoryview) -> int:

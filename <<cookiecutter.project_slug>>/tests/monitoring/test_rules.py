@@ -1,0 +1,85 @@
+"""The rules: accepted by promtool, and each alert does what it is there for."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from <<cookiecutter.__package>>.observability.metrics import LATENCY_BUCKETS
+from <<cookiecutter.__package>>.settings import SLOW_REQUEST_SECONDS
+
+from .rules import PROMETHEUS, ROOT, RULES, UNIT_TESTS, alerts, expected, read
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    if found := shutil.which("promtool"):
+        return found
+    text = "promtool is not installed: apt-get install prometheus, or prometheus.io/download"
+    if os.environ.get("CI") == "true":
+        pytest.fail(text)
+    pytest.skip(text)
+
+
+def run(*command: str | Path) -> tuple[int, str]:
+    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_prometheus_accepts_the_configuration(promtool: str) -> None:
+    code, said = run(promtool, "check", "config", PROMETHEUS / "prometheus.yml")
+    assert code == 0, said
+
+
+def test_prometheus_accepts_the_job_for_kubernetes(promtool: str) -> None:
+    code, said = run(promtool, "check", "config", PROMETHEUS / "kubernetes.yml")
+    if "field kubernetes_sd_configs not found" in said:
+        pytest.skip("this promtool, as Debian's, knows no Kubernetes: prometheus.io/download")
+    assert code == 0, said
+
+
+def test_pods_have_what_the_job_for_kubernetes_looks_for() -> None:
+    pod = read(ROOT / "deploy/kubernetes/base/deployment.yaml")["spec"]["template"]
+    annotations = pod["metadata"]["annotations"]
+    ports = {port["name"]: port["containerPort"] for port in pod["spec"]["containers"][0]["ports"]}
+    assert annotations["prometheus.io/port"] == str(ports["metrics"])
+
+    (job,) = read(PROMETHEUS / "kubernetes.yml")["scrape_configs"]
+    text = str(job["relabel_configs"])
+    looked_for = set(re.findall(r"__meta_kubernetes_pod_annotation_(\w+)", text))
+    assert looked_for <= {re.sub(r"\W", "_", name) for name in annotations}
+    release = read(ROOT / "deploy/kubernetes/release/kustomization.yaml")["labels"][0]["pairs"]
+    looked_for = set(re.findall(r"__meta_kubernetes_pod_label_(\w+)", text))
+    assert looked_for <= {re.sub(r"\W", "_", name) for name in release}
+
+
+@pytest.mark.parametrize("file", RULES, ids=lambda file: file.stem)
+def test_prometheus_accepts_the_rules(promtool: str, file: Path) -> None:
+    code, said = run(promtool, "check", "rules", "--lint-fatal", file)
+    assert code == 0, said
+
+
+@pytest.mark.parametrize("file", UNIT_TESTS, ids=lambda file: file.stem)
+def test_alerts_fire_when_they_should_and_only_then(promtool: str, file: Path) -> None:
+    code, said = run(promtool, "test", "rules", file)
+    assert code == 0, said
+
+
+def test_each_file_of_rules_has_unit_tests() -> None:
+    tested = {file.stem.removesuffix("_test") for file in UNIT_TESTS}
+    assert {file.stem for file in RULES} <= tested
+
+
+def test_each_alert_is_seen_to_fire_and_to_be_silent() -> None:
+    names = {alert.name for alert in alerts()}
+    assert {name for name, firing in expected() if firing} == names
+    assert {name for name, firing in expected() if not firing} == names
+
+
+def test_the_threshold_of_latency_is_an_edge_of_the_histogram() -> None:
+    thresholds = {alert.threshold for alert in alerts() if alert.name == "HighLatency"}
+    assert thresholds == {f"> {SLOW_REQUEST_SECONDS}"}
+    assert SLOW_REQUEST_SECONDS in LATENCY_BUCKETS

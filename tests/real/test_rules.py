@@ -1,0 +1,205 @@
+"""The rules of a service, held by Prometheus itself: its checks, its unit tests, and a running server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_names import NAMES, quoted
+
+from . import servers
+from .processes import eventually, free_port, run
+from .programs import program
+from .service import Gunicorn, Service, generate
+
+TIERS = ("small", "medium", "large")
+PROMTOOLS = ("promtool", "promtool-3")
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return the folder of a service that is generated and not installed."""
+
+    def made(**answers: str) -> Path:
+        service = generate(tmp_path_factory.mktemp("rules"), **answers)
+        return service.folder.parent / answers.get("project_slug", service.slug)
+
+    return made
+
+
+def _passes(*command: str | Path) -> None:
+    done = run(command)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _all_pass(promtool: Path, service: Path) -> None:
+    """Check the configuration and the rules, and run the unit tests, as the owner would."""
+    folder = service / "monitoring/prometheus"
+    rules, tests = sorted(folder.glob("rules/*.yml")), sorted(folder.glob("tests/*_test.yml"))
+    assert len(tests) > len(rules) > 8
+    _passes(promtool, "check", "config", folder / "prometheus.yml")
+    _passes(promtool, "check", "rules", "--lint-fatal", *rules)
+    _passes(promtool, "test", "rules", *tests)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_both_major_versions_accept_the_rules_and_pass_their_tests(generated: Callable[..., Path], tier: str) -> None:
+    service = generated(scale_tier=tier)
+    for name in PROMTOOLS:
+        _all_pass(program(name), service)
+
+
+def test_the_job_for_kubernetes_is_accepted(generated: Callable[..., Path]) -> None:
+    """By the current version: Debian's is built without Kubernetes."""
+    _passes(program("promtool-3"), "check", "config", generated() / "monitoring/prometheus/kubernetes.yml")
+
+
+def test_rules_hold_for_a_slug_of_63_letters_and_a_hostile_team(generated: Callable[..., Path]) -> None:
+    team = NAMES["interpolations"] + NAMES["braces"] + NAMES["all quotes"] + NAMES["a closing backslash"]
+    folder = generated(team=team, project_name=team, project_slug="a" * 63)
+    for name in PROMTOOLS:
+        _all_pass(program(name), folder)
+
+
+def test_prometheus_tells_any_team_by_its_name(tmp_path: Path) -> None:
+    """Every name as a team's label, through the templates that Prometheus makes of labels."""
+    alert = "alert: A{number}\n        expr: vector(1)\n        labels:\n          team: {team}"
+    rules = [
+        alert.format(number=number, team=quoted("go_template", name)) for number, name in enumerate(NAMES.values())
+    ]
+    text = "groups:\n  - name: teams\n    rules:\n" + "".join(f"      - {rule}\n" for rule in rules)
+    (tmp_path / "rules.yml").write_text(text, encoding="utf-8")
+    expected = [
+        {"eval_time": "1m", "alertname": f"A{number}", "exp_alerts": [{"exp_labels": {"team": name}}]}
+        for number, name in enumerate(NAMES.values())
+    ]
+    case = {"interval": "1m", "input_series": [], "alert_rule_test": expected}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"rule_files": ["rules.yml"], "tests": [case]}))
+    for name in PROMTOOLS:
+        _passes(program(name), "test", "rules", tmp_path / "test.yml")
+
+
+# --- against a running service ---------------------------------------------------------------------------------------
+
+
+class Watching(servers.Prometheus):
+    """Prometheus with the service's own configuration, its addresses and intervals apart."""
+
+    def __init__(self, folder: Path, service: Gunicorn) -> None:
+        port = free_port()
+        shutil.copytree(service.service.folder / "monitoring/prometheus", folder / "etc")
+        self._change(folder / "etc/targets/service.yml", {"service:9464": f"127.0.0.1:{service.metrics_port}"})
+        self._change(folder / "etc/prometheus.yml", {"localhost:9090": f"127.0.0.1:{port}", ": 15s": ": 1s"})
+        command: list[str | Path] = [
+            program("prometheus"),
+            f"--config.file={folder / 'etc/prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ]
+        servers.Server.__init__(self, command, folder, port)
+
+    @staticmethod
+    def _change(file: Path, changes: dict[str, str]) -> None:
+        text = file.read_text(encoding="utf-8")
+        for old, new in changes.items():
+            assert old in text, f"{file.name} has no {old}"
+            text = text.replace(old, new)
+        file.write_text(text, encoding="utf-8")
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Return every rule as Prometheus sees it."""
+        groups = self._get("/api/v1/rules")["data"]["groups"]
+        return [rule for group in groups for rule in group["rules"]]
+
+
+@contextmanager
+def _watched(service: Gunicorn, folder: Path) -> Iterator[Watching]:
+    prometheus = Watching(folder, service)
+    try:
+        prometheus.await_ready()
+        yield prometheus
+    finally:
+        prometheus.end()
+
+
+def _evaluated(prometheus: Watching) -> bool:
+    return all(not rule["lastEvaluation"].startswith("0001") for rule in prometheus.rules())
+
+
+def _healthy(prometheus: Watching) -> None:
+    unhealthy = [rule for rule in prometheus.rules() if rule["health"] != "ok"]
+    assert not unhealthy, json.dumps(unhealthy, indent=1)
+
+
+def _empty(prometheus: Watching) -> set[str]:
+    """Return the recordings without a series, but for that of failures where nothing has failed."""
+    recorded = {rule["name"] for rule in prometheus.rules() if rule["type"] == "recording"}
+    return {name for name in recorded - {"route:http_requests_failed:rate5m"} if not prometheus.query(name)}
+
+
+def _pending(prometheus: Watching) -> set[str]:
+    return {labels["alertname"] for labels, _ in prometheus.query("ALERTS")}
+
+
+def test_every_rule_is_healthy_and_the_alerts_follow_what_the_service_does(small: Service, tmp_path: Path) -> None:
+    with small.serving() as service, _watched(service, tmp_path) as prometheus:
+        assert service.order(amount="-1").status == 400
+
+        def traffic_is_recorded() -> bool:
+            assert service.order().status == 201
+            return prometheus.value("service:http_requests:rate5m * 300") > 30
+
+        eventually(traffic_is_recorded, "traffic is recorded", 60)
+        eventually(lambda: _evaluated(prometheus), "every rule was evaluated")
+        _healthy(prometheus)
+        eventually(lambda: not _empty(prometheus), "every recording has a series")
+        ((labels, ratio),) = prometheus.query("service:http_requests_failed:ratio_rate5m")
+        assert (labels["service"], labels["environment"], ratio) == (small.slug, "local", 0)
+        for metric in ("prometheus_notifications_dropped_total", "prometheus_rule_evaluation_failures_total"):
+            assert prometheus.query(metric), metric
+        assert not _pending(prometheus)
+
+        def failures_are_noticed() -> bool:
+            assert service.get("/stage/status/500").status == 500
+            return _pending(prometheus) == {"HighErrorRate"}
+
+        eventually(failures_are_noticed, "the failures are noticed")
+        service.program.stop()
+        eventually(lambda: "ServiceDown" in _pending(prometheus), "the end is noticed")
+        _healthy(prometheus)
+
+
+@pytest.mark.parametrize(
+    "runbook", ["HealthCheckFailing", "HighErrorRate", "HighLatency", "SecurityEventSpike", "TelemetryLoss"]
+)
+def test_what_a_runbook_looks_for_in_the_log_is_found(troubled: Path, small: Service, runbook: str) -> None:
+    """Its commands as they are pasted, with the ids and addresses of the alert put in."""
+    text = (small.folder / f"docs/runbooks/{runbook}.md").read_text(encoding="utf-8")
+    commands = [line for line in text.splitlines() if line.startswith("logs |")]
+    assert commands
+    for command in commands:
+        typed = command.replace("REQUEST_ID", "told-to-me").replace("CLIENT_ADDRESS", "127.0.0.1")
+        done = run(["bash", "-c", f"logs() {{ cat {troubled}; }}; {typed}"])
+        assert done.stdout, command
+        assert not done.stderr, done.stderr
+
+
+@pytest.fixture(scope="module")
+def troubled(small: Service, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the log of a service that failed, was attacked, and could not reach Sentry."""
+    with small.serving(SENTRY_DSN="http://key@127.0.0.1:1/1") as service:
+        service.order()
+        service.get("/stage/boom", X_Request_ID="told-to-me")
+        service.get("/stage/status/401")
+        service.logged(event_name="authn_login_fail")
+        service.logged(message="request", status_code=401)
+        service.logged(message="telemetry lost")
+        log = tmp_path_factory.mktemp("troubled") / "log"
+        log.write_text(service.output.text(), encoding="utf-8")
+    return log

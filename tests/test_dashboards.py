@@ -1,0 +1,61 @@
+"""Dashboards as they are generated: any name, any slug and each tier's numbers."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from template_checkout import DEFINITION, TIERS, Generate
+from test_names import NAMES, SLUGS
+
+
+def dashboards(service: Path) -> dict[str, dict[str, Any]]:
+    """Every dashboard of a service, by the name of its file."""
+    folder = service / "monitoring/grafana/dashboards"
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
+def test_a_name_heads_its_dashboards_and_stands_nowhere_that_grafana_interpolates(service: Generate, name: str) -> None:
+    hostile = dashboards(service(project_name=name, team=name, project_slug="ledger", scale_tier="large"))
+    plain = dashboards(service(project_slug="ledger", scale_tier="large"))
+    for file, dashboard in hostile.items():
+        # A title is shown as it stands; Grafana's databases take 189 characters of it.
+        assert dashboard["title"].startswith(name[:180])
+        assert len(dashboard["title"]) <= 189
+        assert {**dashboard, "title": ""} == {**plain[file], "title": ""}
+
+
+@pytest.mark.parametrize("slug", [*SLUGS, "a" * 31 + "-" + "b" * 31, "a" * 32 + "-" + "b" * 30])
+def test_what_grafana_keeps_of_a_slug_is_short_enough(service: Generate, slug: str) -> None:
+    for name, dashboard in dashboards(service(project_slug=slug, scale_tier="large")).items():
+        assert re.fullmatch(rf"[a-z0-9-]*[a-z0-9]-{name}", dashboard["uid"])
+        assert len(dashboard["uid"]) <= 40
+        assert slug.startswith(dashboard["uid"].removesuffix(f"-{name}"))
+        assert all(len(tag) <= 50 for tag in dashboard["tags"])
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_panels_turn_red_at_the_thresholds_of_the_tier(service: Generate, tier: str) -> None:
+    panels = dashboards(service(scale_tier=tier))["service"]["panels"]
+    red = {
+        panel["title"]: step["value"]
+        for panel in panels
+        for step in panel.get("fieldConfig", {}).get("defaults", {}).get("thresholds", {}).get("steps", [])
+        if step["color"] == "red"
+    }
+    thresholds = DEFINITION["_tiers"][tier]["thresholds"]
+    for title, threshold in {
+        "Failed requests, 5 min": "error_ratio",
+        "Failed requests": "error_ratio",
+        "Latency p95, 5 min": "latency_seconds",
+        "Latency": "latency_seconds",
+        "Latency p95 by route": "latency_seconds",
+        "Saturation, 5 min": "saturation_ratio",
+        "Saturation by instance": "saturation_ratio",
+    }.items():
+        assert red[title] == thresholds[threshold], title
+    (budget,) = (panel for panel in panels if panel["title"] == "Error budget left, 24 h")
+    assert budget["targets"][0]["expr"].endswith(f"/ {thresholds['error_ratio']}")
+    assert f"{thresholds['error_ratio']:.0%}".replace("%", " %") in budget["description"]
