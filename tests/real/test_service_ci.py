@@ -157,8 +157,8 @@ def test_actions_are_pinned_to_a_commit_and_only_publishing_may_write(small: Ser
 
 
 DOCKER = """#!/bin/sh
-# Stands in for an engine: notes what it is asked.
-test "$1" = info || printf '%s\\n' "$*" >> "$DOCKER_LOG"
+# Stands in for an engine: notes what it would build.
+test "$1" != build || printf '%s\\n' "$*" >> "$DOCKER_LOG"
 """
 
 
