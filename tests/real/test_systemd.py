@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -52,9 +53,17 @@ class Unit:
 
     def verified(self) -> str:
         """What systemd has to say of it."""
-        analyze: list[str | Path] = [program("systemd-analyze"), "verify", "--recursive-errors=no"]
-        done = run([*analyze, self.file])
+        done = self._analyze("info")
         return f"{done.returncode}: {done.stdout}{done.stderr}"
+
+    def description(self) -> str:
+        """What systemd reads as the unit's description."""
+        told = self._analyze("debug").stdout.partition(f"-> Unit {self.file.name}:")[2]
+        return told.partition("Description: ")[2].partition("\n")[0]
+
+    def _analyze(self, level: str) -> CompletedProcess[str]:
+        analyze: list[str | Path] = [program("systemd-analyze"), "verify", "--recursive-errors=no"]
+        return run([*analyze, self.file], environment=clean_environment(SYSTEMD_LOG_LEVEL=level))
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
@@ -63,7 +72,10 @@ def test_systemd_takes_the_unit_whatever_the_service_is_called(
 ) -> None:
     made = variant(project_name=name, team=name, project_slug=LONGEST)
     service = Service(made.folder.parent / LONGEST, LONGEST, made.tier)
-    assert Unit(service, small, tmp_path).verified() == "0: "
+    unit = Unit(service, small, tmp_path)
+    assert unit.verified() == "0: "
+    # One that would continue the line is doubled.
+    assert unit.description() == re.sub(r"\\$", r"\\\\", name)
 
 
 def test_systemd_refuses_a_unit_that_it_cannot_read(small: Service, tmp_path: Path) -> None:
