@@ -14,6 +14,18 @@ LONGEST_NAME = 200
 LONGEST_SLUG = 63  # a DNS label, which Kubernetes asks of a Service's name
 SLUG = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 
+# The sizes of a tier in `_tiers`: whole numbers or not, the least and the greatest that the service can work with.
+SIZES: dict[str, tuple[type[int] | type[float], float, float]] = {
+    "workers": (int, 1, 256),
+    "threads": (int, 1, 1024),
+    "replicas": (int, 1, 1000),
+    "retention_days": (int, 1, 3650),
+    "trace_sample_ratio": (float, 0, 1),
+    "thresholds.error_ratio": (float, 0.0001, 1),
+    "thresholds.latency_seconds": (float, 0.001, 60),
+    "thresholds.saturation_ratio": (float, 0.01, 1),
+}
+
 # What starts and ends code in this template's files. Spelt in halves, for this file is one of them.
 DELIMITERS = tuple(
     first + second for first, second in (("<", "<"), (">", ">"), ("<", "%"), ("%", ">"), ("<", "#"), ("#", ">"))
@@ -139,6 +151,36 @@ def slug_refusal(slug: str) -> str | None:
     return None
 
 
+def size_refusal(path: str, value: object, kind: type[int] | type[float], least: float, greatest: float) -> str | None:
+    """Says in one line why this is no size of a tier, or returns None."""
+    allowed = f"type a {'whole ' if kind is int else ''}number from {least:g} to {greatest:g}"
+    if isinstance(value, bool) or not isinstance(value, (int, kind)):
+        return f"{path} is {shown(value)}, which is no {'whole ' if kind is int else ''}number: {allowed}"
+    if not least <= value <= greatest:
+        return f"{path} is {value}: {allowed}"
+    return None
+
+
+def shown(value: object) -> str:
+    """A value of a tier, fit for one line; what is not there is "missing"."""
+    return "missing" if value is None else json.dumps(value)[:80]
+
+
+def tiers_refusal(tiers: object) -> list[str]:
+    """Says, in a line each, what in the table of the tiers cannot be a size."""
+    if not isinstance(tiers, dict):
+        return [f"_tiers is {shown(tiers)}, which is no table: leave it as cookiecutter.json has it"]
+    lines = []
+    for tier, sizes in tiers.items():
+        for name, limits in SIZES.items():
+            value: object = sizes
+            for key in name.split("."):
+                value = value.get(key) if isinstance(value, dict) else None
+            if line := size_refusal(f"_tiers.{tier}.{name}", value, *limits):
+                lines.append(line)
+    return lines
+
+
 def refusal(variable: str, value: object) -> str | None:
     """Says in one line what is wrong with an answer and what to type instead; None where the answer is good.
 
@@ -155,6 +197,7 @@ def main() -> int:
     """Prints what is wrong with the answers that Cookiecutter rendered into this copy; 1 if anything is."""
     answers = json.loads(r"""<< cookiecutter | tojson >>""")
     refusals = [line for variable, value in answers.items() if (line := refusal(variable, value))]
+    refusals += tiers_refusal(answers.get("_tiers"))
     for line in refusals:
         print(line, file=sys.stderr)
     return 1 if refusals else 0

