@@ -381,6 +381,23 @@ def test_an_answer_that_breaks_off_is_reported_as_its_requests_failure(sentry: S
     assert event["exception"]["values"][0]["mechanism"]["handled"] is False
 
 
+def test_a_failure_that_has_its_own_way_with_attributes_is_told(sentry: Sentry) -> None:
+    class ProxyError(Exception):
+        def __getattr__(self, name: str) -> object:
+            raise KeyError(name)
+
+        def __len__(self) -> int:
+            return 0
+
+    try:
+        raise ProxyError("odd")
+    except ProxyError:
+        log.exception("failed")
+    told = sentry.service.line("failed")["exception"]
+    assert told["message"] == "odd"
+    assert "test_errors.py" in told["stacktrace"]
+
+
 def test_a_failure_that_takes_no_attributes_is_reported_too(sentry: Sentry) -> None:
     class FrozenError(Exception):
         __slots__ = ()

@@ -9,7 +9,6 @@ import atexit
 import logging
 import sys
 import threading
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -138,11 +137,10 @@ class Reporter(logging.Handler):
         if (
             not isinstance(error, BaseException)
             or record.name.startswith("sentry_sdk")
-            or hasattr(error, _REPORTED)
+            or _REPORTED in vars(error)
         ):
             return
-        with suppress(Exception):
-            setattr(error, _REPORTED, True)
+        vars(error)[_REPORTED] = True
         try:
             self._report(error, record)
         except Exception:

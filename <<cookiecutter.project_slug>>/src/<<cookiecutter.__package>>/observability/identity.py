@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from contextvars import ContextVar
 from random import getrandbits
 from typing import Any, ParamSpec, TypeVar
@@ -126,11 +126,10 @@ def in_request_context(function: Callable[P, T]) -> Callable[P, T]:
 
 def mark_failure(error: BaseException, identity: Identity | None) -> None:
     """Say whose failure it is, for those who hear of it outside of the request."""
-    with suppress(Exception):
-        setattr(error, _IDENTITY, identity)
+    vars(error)[_IDENTITY] = identity
 
 
 def identity_of_failure(error: BaseException | None) -> Identity | None:
     """The request of a failed thread, or of a body that broke off."""
-    identity: Identity | None = getattr(error, _IDENTITY, None)
-    return identity
+    # Not by getattr: an exception may have a __getattr__ of its own.
+    return vars(error).get(_IDENTITY) if error is not None else None

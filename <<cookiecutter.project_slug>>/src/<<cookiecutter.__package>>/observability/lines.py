@@ -2,8 +2,9 @@
 
 A request hands its line over and goes on: to write it costs a request more than all the rest of
 its line, and would make it wait for whoever reads. So INFO lines gather for 10 ms, others are
-written at once, and a process that is killed (SIGKILL) takes the last 10 ms with it. Where the
-reader stalls, lines wait in memory; more than MOST_WAITING are lost, and counted.
+written at once, and a process that a signal ends without warning (SIGKILL) takes the last 10 ms
+with it. Where the reader stalls, lines wait in memory; more than MOST_WAITING are lost, and
+counted.
 """
 
 import fcntl
@@ -15,6 +16,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import util
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -25,9 +27,13 @@ FLUSH_SECONDS = 2.0
 """How long the end of the process waits for a reader that stalls."""
 
 MOST_WAITING = 2048
-"""Lines of one process; at most 16 KiB each."""
+"""Lines that wait in one process beside those being written; at most 16 KiB each."""
 
 _FOLLOW_SECONDS = 1.0
+_NEWLINE = ord("\n")
+
+_writing = threading.Lock()
+"""Held by the thread that writes: a writer that was closed may still be at its last lines."""
 
 
 class LineWriter:
@@ -50,21 +56,20 @@ class LineWriter:
         self._looked = -_FOLLOW_SECONDS
         self._lose = lose
         self._flows = flows
-        self._closed = False
-        self._forget()
+        self._begin_empty()
         _writers.add(self)
 
-    def _forget(self) -> None:
-        # After a fork, what waits is the parent's to write, and its locks may be held for ever.
+    def _begin_empty(self) -> None:
         self._waiting: deque[bytes] = deque()
         self._awake = False
         self._wake: SimpleQueue[bool] = SimpleQueue()
-        self._starting, self._writing = threading.Lock(), threading.Lock()
         self._busy = False
+        self._stalled = False
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def put(self, line: bytes, *, at_once: bool) -> None:
-        """Hand a line over, newline included. Never waits, also where a signal's handler logs."""
+        """Hand a line over, newline included. Takes no lock, as a signal's handler may log too."""
         if len(self._waiting) >= MOST_WAITING:
             self._lose("stalled", 1)
             return
@@ -81,43 +86,51 @@ class LineWriter:
         self._wake.put(True)
         while (self._waiting or self._busy) and time.monotonic() < until:
             time.sleep(0.001)
+        self._stalled = bool(self._waiting or self._busy)
 
     def close(self) -> None:
-        """Write what waits, and give back what was opened here. Nothing may be put later."""
-        self.flush()
-        self._closed = True
+        """Write what waits, end the thread and give back the file. Another line begins anew."""
+        if not self._stalled:
+            self.flush()
+        if left := len(self._waiting):
+            self._waiting.clear()
+            self._lose("stalled", left)
+        self._thread = None
         self._wake.put(True)
-        _writers.discard(self)
+        self._begin_empty()
         # Its thread may be opening a rotated file anew; one that hangs keeps what it has.
-        if self._file and self._writing.acquire(timeout=FLUSH_SECONDS):
+        if self._file and _writing.acquire(timeout=FLUSH_SECONDS):
             with suppress(OSError):
                 os.close(self._descriptor)
-            self._descriptor = -1
-            self._writing.release()
+            self._descriptor, self._looked = -1, -_FOLLOW_SECONDS
+            _writing.release()
 
     def _start(self) -> None:
         if not self._starting.acquire(blocking=False):
             return
-        thread = threading.Thread(target=self._run, name="log-lines", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(self._wake,), name="log-lines", daemon=True
+        )
         try:
-            thread.start()
-            self._thread = thread
-        except RuntimeError:  # the interpreter is ending
+            self._thread.start()
+        except RuntimeError:  # no thread can be had: the interpreter is ending, or there is a limit
+            self._thread = None
+            self._awake = False
             self._starting.release()
             self._write_waiting()
 
-    def _run(self) -> None:
-        while not self._closed:
-            at_once = self._wake.get()
+    def _run(self, wake: "SimpleQueue[bool]") -> None:
+        while self._thread is threading.current_thread():
+            at_once = wake.get()
             with suppress(Empty):
                 if not at_once:
-                    self._wake.get(timeout=GATHER_SECONDS)
+                    wake.get(timeout=GATHER_SECONDS)
             self._awake = False
             with suppress(Exception):  # the thread lives on, whatever its owner's account says
                 self._write_waiting()
 
     def _write_waiting(self) -> None:
-        with self._writing:
+        with _writing:
             self._busy = True
             lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
@@ -161,41 +174,57 @@ class LineWriter:
             return 0
 
     def _follow(self, file: Path) -> None:
-        """Open the file, anew where another has taken its name."""
-        if time.monotonic() - self._looked < _FOLLOW_SECONDS:
+        """Open the file, anew where another has taken its name; keep the former if none can be."""
+        if time.monotonic() - self._looked < _FOLLOW_SECONDS or self._is_open(file):
             return
-        if self._descriptor >= 0:
-            try:
-                there, ours = file.stat(), os.fstat(self._descriptor)
-                if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
-                    self._looked = time.monotonic()
-                    return
-            except FileNotFoundError:
-                pass
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        former, self._descriptor = self._descriptor, os.open(file, flags, 0o640)
+        former = self._descriptor
+        try:
+            self._descriptor = os.open(file, flags, 0o640)
+        except OSError:
+            if former < 0:
+                raise
+            return
         self._looked = time.monotonic()
         if former >= 0:
             os.close(former)
 
-
-_NEWLINE = ord("\n")
-_writers: "weakref.WeakSet[LineWriter]" = weakref.WeakSet()
-
-
-def _forget_all() -> None:
-    for writer in list(_writers):
-        writer._forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)
+    def _is_open(self, file: Path) -> bool:
+        try:
+            there, ours = file.stat(), os.fstat(self._descriptor)
+        except OSError:
+            return False
+        if same := (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+            self._looked = time.monotonic()
+        return same
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
     """Keep the other processes' lines out of ours; the kernel frees the lock of one that dies."""
-    fcntl.lockf(memory.line_lock, fcntl.LOCK_EX)
+    fcntl.flock(memory.line_lock, fcntl.LOCK_EX)
     try:
         yield
     finally:
-        fcntl.lockf(memory.line_lock, fcntl.LOCK_UN)
+        fcntl.flock(memory.line_lock, fcntl.LOCK_UN)
+
+
+_writers: "weakref.WeakSet[LineWriter]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # What waits is the parent's to write, its thread is not here, its locks may be held for ever.
+    global _writing
+    _writing = threading.Lock()
+    for writer in list(_writers):
+        writer._begin_empty()
+
+
+def _flush_at_exit(_: object) -> None:
+    for writer in list(_writers):
+        util.Finalize(writer, writer.flush, exitpriority=-100)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+# The children of multiprocessing end without atexit's functions.
+util.register_after_fork(memory, _flush_at_exit)

@@ -121,7 +121,7 @@ class Lines(logging.Handler):
         line.update(_callers_fields(record))
         if record.levelno >= logging.WARNING:
             line.update(module=record.module, function=record.funcName, line=record.lineno)
-        if error:
+        if error is not None:
             line["exception"] = _exception(error)
             if identity:
                 identity.logged_failure = error
@@ -225,9 +225,12 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _exception(error: BaseException) -> Fields:
-    stack = "".join(traceback.format_exception(error, limit=-64))
+    try:
+        stack = traceback.format_exception(error, limit=-64)
+    except Exception:  # one that raises when it is asked for its attributes
+        stack = traceback.format_tb(error.__traceback__, limit=-64)
     return {
         "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
         "message": scrub_text(described(error)),
-        "stacktrace": scrub_text(stack),
+        "stacktrace": scrub_text("".join(stack)),
     }

@@ -115,7 +115,7 @@ class _Streamed:
 
     def __init__(self, body: Iterable[bytes], identity: Identity, done: Callable[[], None]) -> None:
         self._body = body
-        self._pieces = iter(body)
+        self._pieces: Iterator[bytes] | None = None
         self._identity = identity
         self._done = done
 
@@ -125,6 +125,8 @@ class _Streamed:
     def __next__(self) -> bytes:
         set_identity(self._identity)
         try:
+            if self._pieces is None:
+                self._pieces = iter(self._body)
             return next(self._pieces)
         except Exception as error:
             mark_failure(error, self._identity)

@@ -105,7 +105,9 @@ def _where_it_failed(request: Identity) -> Fields:
         code = frame.f_code
         return {"module": Path(code.co_filename).stem, "function": code.co_name, "line": number}
     views = current_app.view_functions
-    code = inspect.unwrap(views.get(request.endpoint or "", Flask.full_dispatch_request)).__code__
+    view = inspect.unwrap(views.get(request.endpoint or "", Flask.full_dispatch_request))
+    # A view may be an object that is called, or a partial.
+    code = getattr(view, "__code__", Flask.full_dispatch_request.__code__)
     return {
         "module": Path(code.co_filename).stem,
         "function": code.co_name,

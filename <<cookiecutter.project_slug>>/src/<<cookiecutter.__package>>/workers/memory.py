@@ -7,11 +7,22 @@ import mmap
 import os
 import struct
 
+# Where each stands: two bytes, and an unsigned integer of four.
 _DRAINING, _TORN, _LOST_FILES = 0, 1, 4
 _memory = mmap.mmap(-1, 8)
 
 line_lock = os.memfd_create("line-lock")
-"""Its record lock orders the writers of log lines; the kernel frees it when a process dies."""
+"""Its lock (flock) orders the writers of log lines; the kernel frees it when a process dies."""
+
+
+def _lock_of_our_own() -> None:
+    # One that is inherited is the parent's: both would hold it at once.
+    ours = os.open(f"/proc/self/fd/{line_lock}", os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(ours, line_lock, inheritable=False)
+    os.close(ours)
+
+
+os.register_at_fork(after_in_child=_lock_of_our_own)
 
 
 def begin_drain() -> None:

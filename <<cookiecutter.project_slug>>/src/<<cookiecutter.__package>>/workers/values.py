@@ -14,7 +14,17 @@ from prometheus_client.mmap_dict import MmapedDict
 from . import memory
 
 _FILE_BYTES = 65_536
-_writing = threading.Lock()
+_writing = threading.RLock()
+"""Of the kind that a signal's handler, or a finalizer, may take where its thread holds it."""
+
+
+def _after_fork_in_child() -> None:
+    # Another thread of the parent may have held it.
+    global _writing
+    _writing = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class AllocatedValues(MmapedDict):
