@@ -65,7 +65,7 @@ class Lines(logging.Handler):
         self._count: dict[str, Callable[[float], None]] = {}
         if registry is not None:
             counter = Counter("log_messages", "Log lines, by level.", ["level"], registry=registry)
-            # gunicorn's master, which has no losses to tell, forks: its inc must notice that.
+            # gunicorn's master counts no losses and forks: only `inc` itself notices a fork.
             self._count = {
                 level: adder(counter.labels(level)) if losses else counter.labels(level).inc
                 for level in LEVELS.values()
