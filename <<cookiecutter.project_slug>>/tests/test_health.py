@@ -165,11 +165,11 @@ def test_a_dependency_that_hangs_holds_one_thread(
         free.wait(10)
 
     checks.add_check("database", hang, critical=True)
-    before = threading.active_count()
     for _ in range(3):
         assert service.client.get("/health/ready").status_code == 503
     assert len(looks) == 1
-    assert threading.active_count() == before + 1
+    checking = [one for one in threading.enumerate() if one.name == "check-database"]
+    assert len(checking) == 1
     free.set()
     eventually(lambda: threading.active_count() == before)
     assert service.client.get("/health/ready").status_code == 200
@@ -236,9 +236,32 @@ def test_a_dependencys_state_is_a_metric(service: Service, checks: Health) -> No
     checks.add_check("database", well, critical=True)
     checks.add_check("mail", ill, critical=False)
     service.client.get("/health/ready")
-    assert service.metric("dependency_up", dependency="database") == 1
-    assert service.metric("dependency_up", dependency="mail") == 0
+    assert service.metric("dependency_up", dependency="database", critical="true") == 1
+    assert service.metric("dependency_up", dependency="mail", critical="false") == 0
     assert len(service.series("dependency_up")) == 2
+
+
+def test_the_log_says_once_why_a_dependency_fails_and_when_it_is_back(
+    service: Service, checks: Health, limit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "KEEP_SECONDS", 0)
+    looks: list[Callable[[], None]] = [well]
+    checks.add_check("pay", lambda: looks[0](), critical=True)
+    free = threading.Event()
+    for looks[0] in (well, ill, ill, well, until(free)):
+        service.client.get("/health/ready")
+    free.set()
+    told = [
+        (line["message"], line["level"], line["dependency"], line["critical"], line.get("reason"))
+        for line in service.lines()
+        if "dependency" in line
+    ]
+    assert told == [
+        ("dependency fails", "WARNING", "pay", True, "ConnectionError"),
+        ("dependency answers again", "INFO", "pay", True, None),
+        ("dependency fails", "WARNING", "pay", True, "no answer in time"),
+    ]
+    assert "hunter2" not in service.written()
 
 
 def test_a_worker_looks_by_itself(service: Service, checks: Health) -> None:

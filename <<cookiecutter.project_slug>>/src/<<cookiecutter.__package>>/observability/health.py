@@ -4,6 +4,7 @@ Checks run side by side in threads of their own with a limit, and what they foun
 moment: probes cost nothing, and a dependency that hangs cannot hang a probe.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,13 +19,15 @@ from ..settings import Settings
 from ..workers.memory import is_draining
 
 LIMIT_SECONDS = 0.8
-"""How long a probe waits for the checks: less than the second that Kubernetes waits for it."""
+"""How long a probe waits for the checks: less than who asks waits for the probe."""
 
 KEEP_SECONDS = 1.0
 """How long an answer is used again."""
 
 WATCH_SECONDS = 10.0
 """How often a worker looks by itself, so that dependency_up is fresh where nobody probes."""
+
+_log = logging.getLogger(__name__)
 
 
 class Check:
@@ -35,6 +38,8 @@ class Check:
         self.critical = critical
         self.healthy = False
         self.duration = 0.0
+        self.reason: str | None = None
+        """Why it is not healthy: an exception's type, whose text may hold a secret."""
         self._look = look
         self._running: threading.Thread | None = None
         self._began = 0.0
@@ -56,18 +61,20 @@ class Check:
         if not self._is_late:
             self._running.join(max(0.0, deadline - time.monotonic()))
         if self._running.is_alive():
-            self.healthy = False
+            self.healthy, self.reason = False, "no answer in time"
             self.duration = time.monotonic() - self._began
 
     def _run(self) -> None:
         began = time.monotonic()
+        reason = None
         try:
             self._look()
-            healthy = True
-        except Exception:
-            healthy = False
+        except Exception as error:
+            reason = type(error).__name__
         self.duration = time.monotonic() - began
-        self.healthy = healthy and self.duration < LIMIT_SECONDS
+        if self.duration >= LIMIT_SECONDS:
+            reason = "no answer in time"
+        self.healthy, self.reason = reason is None, reason
 
 
 class Health:
@@ -79,10 +86,11 @@ class Health:
         self._started = threading.Event()
         self._looking = threading.Lock()
         self._looked = -KEEP_SECONDS
+        self._told: dict[str, bool] = {}
         self._up = Gauge(
             "dependency_up",
-            "Whether a dependency answers: 1 or 0.",
-            ["dependency"],
+            "Whether a dependency answers: 1 or 0. Without a critical one nothing is ready.",
+            ["dependency", "critical"],
             multiprocess_mode="livemostrecent",
             registry=registry,
         )
@@ -115,9 +123,20 @@ class Health:
                     check.begin()
                 for check in self._checks:
                     check.end(deadline)
-                    self._up.labels(check.name).set(check.healthy)
+                    self._tell(check)
                 self._looked = time.monotonic()
         return self._checks
+
+    def _tell(self, check: Check) -> None:
+        self._up.labels(check.name, str(check.critical).lower()).set(check.healthy)
+        if check.healthy is self._told.get(check.name, True):
+            return
+        self._told[check.name] = check.healthy
+        fields = {"dependency": check.name, "critical": check.critical}
+        if check.healthy:
+            _log.info("dependency answers again", extra=fields)
+        else:
+            _log.warning("dependency fails", extra=fields | {"reason": check.reason})
 
     def is_started(self) -> bool:
         return self._started.is_set()
