@@ -98,9 +98,9 @@ logging.warning("x" * 10_000, extra={"sentry": "sentry_sdk" in sys.modules})
 warnings.warn("the old way")
 
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.getcwd()
-from <<cookiecutter.__package>>.gunicorn_conf import ServiceLogger
+from <<cookiecutter.__package>>.gunicorn_conf import GunicornLogger
 
-gunicorn = ServiceLogger(Config())
+gunicorn = GunicornLogger(Config())
 gunicorn.info("Listening at: %s (%s)", "http://0.0.0.0:8000", 7)
 gunicorn.warning("Worker with pid %s was terminated", 8)
 try:

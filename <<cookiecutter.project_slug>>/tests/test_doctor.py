@@ -41,7 +41,7 @@ def test_what_is_off_is_not_missing(make_patient: Callable[..., Service]) -> Non
     code, told = doctor(make_patient())
     assert code == 0
     assert told["logs"].startswith("arrived")
-    assert told["metrics"].startswith("arrived")
+    assert told["metrics"].startswith("unknown")
     assert told["errors"].startswith("off")
     assert "SENTRY_DSN" in told["errors"]
 

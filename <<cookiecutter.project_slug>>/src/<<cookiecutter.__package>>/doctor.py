@@ -21,11 +21,12 @@ _SECONDS = 5.0
 
 
 class Finding(NamedTuple):
-    """What became of one signal; `arrived` is None where it is switched off."""
+    """What became of one signal; `arrived` is None where nobody can tell."""
 
     signal: str
     arrived: bool | None
     told: str
+    why_unknown: str = "off"
 
 
 def init_doctor(app: Flask, settings: Settings) -> None:
@@ -39,9 +40,10 @@ def init_doctor(app: Flask, settings: Settings) -> None:
             _errors(settings),
             *_health(app.extensions["health"]),
         ]
-        words = {True: "arrived", False: "MISSING", None: "off"}
-        for signal, arrived, told in findings:
-            click.echo(f"{signal:<20} {words[arrived]:<8} {told}")
+        words = {True: "arrived", False: "MISSING"}
+        for signal, arrived, told, why_unknown in findings:
+            word = why_unknown if arrived is None else words[arrived]
+            click.echo(f"{signal:<20} {word:<8} {told}")
         if any(finding.arrived is False for finding in findings):
             sys.exit(1)
 
@@ -79,9 +81,10 @@ def _metrics(app: Flask, settings: Settings) -> Finding:
     counted = registry.get_sample_value("http_request_duration_seconds_count", labels)
     return Finding(
         "metrics",
-        bool(counted),
-        f"counted in this process only: no service runs on PORT {settings.port} with metrics"
-        f" on METRICS_PORT {settings.metrics_port}; start it (make serve) and ask again",
+        None if counted else False,
+        f"no service runs on PORT {settings.port} with metrics on METRICS_PORT"
+        f" {settings.metrics_port}; start it (make serve) and ask again",
+        "unknown",
     )
 
 

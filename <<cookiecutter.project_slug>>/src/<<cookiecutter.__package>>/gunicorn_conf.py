@@ -52,7 +52,7 @@ from .workers.memory import begin_drain  # noqa: E402
 configure_logging(settings)
 
 
-class ServiceLogger(Logger):
+class GunicornLogger(Logger):
     """gunicorn's lines take the road of all others; its access log is the service's own line."""
 
     def setup(self, cfg: Config) -> None:
@@ -92,7 +92,7 @@ workers = settings.web_concurrency
 threads = settings.web_threads
 worker_class = PatientWorker
 worker_tmp_dir = _memory if os.access(_memory, os.W_OK) else None
-logger_class = ServiceLogger
+logger_class = GunicornLogger
 control_socket_disable = True
 # Forwarding headers are believed as far as TRUSTED_PROXIES says, and nowhere else.
 forwarded_allow_ips = ""

@@ -2,7 +2,7 @@
 
 The log is the road: whatever is logged with an exception at ERROR or above is reported, whether
 Flask, a feature, a thread or a command logged it. sentry-sdk's own integrations stay off: they
-patch what they find and copy scopes at every request, for tracing that is not theirs here.
+patch what they find and copy scopes at every request.
 """
 
 import atexit

@@ -1,4 +1,4 @@
-"""What must never leave the process, decided once for logs, events and spans.
+"""What must never leave the process, decided once for logs and events.
 
 Two ways of telling a secret: by the name of the field that holds it, at any depth, and by its
 shape in free text (exception messages, URLs, headers quoted in a sentence).
