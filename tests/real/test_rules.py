@@ -192,14 +192,17 @@ def test_what_a_runbook_looks_for_in_the_log_is_found(troubled: Path, small: Ser
 
 @pytest.fixture(scope="module")
 def troubled(small: Service, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the log of a service that failed, was attacked, and could not reach Sentry."""
-    with small.serving(SENTRY_DSN="http://key@127.0.0.1:1/1") as service:
+    """Return the log of a service that failed, was attacked, and could not reach Sentry nor a dependency."""
+    with small.serving(
+        SENTRY_DSN="http://key@127.0.0.1:1/1", HEALTH_DEPENDENCIES="mail=http://127.0.0.1:1/"
+    ) as service:
         service.order()
         service.get("/stage/boom", X_Request_ID="told-to-me")
         service.get("/stage/status/401")
         service.logged(event_name="authn_login_fail")
         service.logged(message="request", status_code=401)
         service.logged(message="telemetry lost")
+        service.logged(message="dependency fails")
         log = tmp_path_factory.mktemp("troubled") / "log"
         log.write_text(service.output.text(), encoding="utf-8")
     return log
