@@ -1,6 +1,10 @@
 """One machine: systemd's unit, logrotate and the service agree with each other."""
 
+import json
+import os
 import re
+import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from <<cookiecutter.__package>>.settings import SERVICE
@@ -8,6 +12,7 @@ from <<cookiecutter.__package>>.settings import SERVICE
 from ..support import PRODUCTION, ROOT, a_process
 
 UNIT = (ROOT / "deploy" / "systemd" / f"{SERVICE}.service").read_text()
+PAGES = [ROOT / "docs" / "monitoring.md", *sorted((ROOT / "docs" / "runbooks").glob("*.md"))]
 ROTATION = (ROOT / "deploy" / "logrotate" / SERVICE).read_text()
 
 LONGEST_STOP = """
@@ -40,3 +45,42 @@ def test_logs_are_rotated_as_the_user_that_writes_them() -> None:
     (user,) = unit("User")
     assert f"su {user} {user}\n" in ROTATION
     assert len(user) <= 31  # systemd refuses longer ones
+
+
+def test_the_last_half_hour_is_read_from_the_log_and_the_one_before_it(tmp_path: Path) -> None:
+    (line,) = re.findall(r"(?m)^logs\(\) \{ sudo .*$", PAGES[0].read_text())
+    function = line.replace(f"/var/log/{SERVICE}", str(tmp_path)).replace("sudo ", "")
+    assert function.count(str(tmp_path)) == 1
+
+    def write(name: str, age: int, *minutes: int) -> None:
+        now = datetime.now(UTC)
+        times = [now - timedelta(minutes=each) for each in minutes]
+        entries = [{"timestamp": f"{t:%Y-%m-%dT%H:%M:%S}.000Z", "message": ""} for t in times]
+        for entry, ago in zip(entries, minutes, strict=True):
+            entry["message"] = f"{ago} minutes ago"
+        file = tmp_path / f"{SERVICE}.log{name}"
+        file.write_text("".join(json.dumps(e, separators=(",", ":")) + "\n" for e in entries))
+        os.utime(file, (now.timestamp() - age, now.timestamp() - age))
+
+    write("", 0, 10, 1)
+    write("-20260102-030405", 700, 90, 40, 20)
+    write("-20260102-020405.gz", 5400, 15)
+    done = subprocess.run(  # noqa: S603 - the page's own function
+        ["/bin/bash", "-c", f"{function}\nlogs"], capture_output=True, text=True, check=True
+    )
+    read = [json.loads(each)["message"] for each in done.stdout.splitlines()]
+    assert read == ["20 minutes ago", "10 minutes ago", "1 minutes ago"]
+    assert not done.stderr
+
+
+def test_what_runbooks_run_on_the_machine_has_what_the_unit_gives_the_service() -> None:
+    text = "".join(page.read_text() for page in PAGES).replace("\\\n", " ")
+    commands = re.findall(r"sudo systemd-run .*", text)
+    assert commands
+    for command in commands:
+        words = command.split()
+        assert f"--uid={unit('User')[0]}" in words
+        assert f"--working-directory={unit('WorkingDirectory')[0]}" in words
+        assert f"--property=EnvironmentFile={unit('EnvironmentFile')[0]}" in words
+        given = {word.removeprefix("--setenv=") for word in words if word.startswith("--setenv=")}
+        assert given == set(unit("Environment"))
