@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from real.programs import GO
 from template_checkout import DEFINITION, TIERS, Generate, run
 
 
@@ -29,3 +30,14 @@ def test_prometheus_keeps_samples_as_long_as_the_tier_says(service: Generate) ->
         compose = yaml.safe_load((service(scale_tier=tier) / "compose.yaml").read_text())
         days = DEFINITION["_tiers"][tier]["retention_days"]
         assert f"--storage.tsdb.retention.time={days}d" in compose["services"]["prometheus"]["command"]
+
+
+def test_the_watchers_that_run_are_those_whose_tools_try_the_rules(service: Generate) -> None:
+    """As a Go module Prometheus 3.5.0 is v0.305.0."""
+    watchers = yaml.safe_load((service() / "compose.yaml").read_text())["services"]
+    tags = {
+        name: watchers[name]["image"].partition("@")[0].rpartition(":v")[2] for name in ("prometheus", "alertmanager")
+    }
+    major, minor, patch = tags["prometheus"].split(".")
+    assert GO["promtool-3"].module.endswith(f"@v0.{major}{minor:0>2}.{patch}")
+    assert GO["amtool-current"].module.endswith(f"@v{tags['alertmanager']}")

@@ -6,6 +6,9 @@ import runpy
 from typing import Any
 
 import pytest
+import yaml
+
+from <<cookiecutter.__package>>.settings import SERVICE
 
 from ..support import ROOT
 
@@ -28,3 +31,11 @@ def test_each_version_that_is_installed_is_one_that_renovate_finds() -> None:
     asked = {re.split("==|@", check.get)[-1] for check in CHECKS if re.search("==|@", check.get)}
     assert asked
     assert found == asked
+
+
+def test_renovate_leaves_the_image_of_the_service_to_its_releases() -> None:
+    kustomization = ROOT / "deploy" / "kubernetes" / "release" / "kustomization.yaml"
+    (image,) = yaml.safe_load(kustomization.read_text())["images"]
+    (left,) = (rule for rule in RENOVATE["packageRules"] if rule.get("enabled") is False)
+    assert left["matchPackageNames"] == [image["name"]] == [SERVICE]
+    assert {"docker-compose", "kustomize"} <= set(left["matchManagers"])

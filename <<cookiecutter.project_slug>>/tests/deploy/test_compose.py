@@ -120,6 +120,30 @@ def test_only_this_machine_can_reach_the_containers() -> None:
         assert f"{name}:{inside}" in listening()
 
 
+def test_the_pages_ask_this_machine_for_published_ports_alone() -> None:
+    outside = {port.split(":")[1] for c in containers().values() for port in c.get("ports", [])}
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    asked = {
+        (page.name, port)
+        for page in pages
+        for port in re.findall(r"(?:localhost|127\.0\.0\.1):(\d+)", _on_this_machine(page))
+    }
+    assert {port for _, port in asked} == outside, asked
+
+
+def _on_this_machine(page: Path) -> str:
+    """A page without what is run in a container, where localhost is another."""
+    lines = page.read_text().splitlines()
+    return "\n".join(line for line in lines if "docker compose exec" not in line)
+
+
+def test_what_the_pages_run_in_a_container_is_one_of_compose() -> None:
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+    asked = re.findall(r"docker compose (?:exec|run --rm --no-deps) (\S+)", pages)
+    assert asked
+    assert set(asked) <= containers().keys()
+
+
 def test_the_image_shows_the_ports_that_the_service_listens_on() -> None:
     assert instructions("EXPOSE") == [f"{PORT} {METRICS_PORT}"]
     (health_check,) = instructions("HEALTHCHECK")
@@ -135,6 +159,15 @@ def test_the_image_runs_a_python_that_the_project_allows() -> None:
     for version in versions:
         assert version, bases
         assert tuple(map(int, version.groups()[:2])) >= tuple(map(int, oldest.groups()))
+
+
+def test_ci_tests_with_the_python_of_the_image() -> None:
+    (base,) = (base for base in instructions("FROM") if ":" in base)
+    steps = load(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]["check"]["steps"]
+    (tested,) = (
+        step["with"]["python-version"] for step in steps if "python-version" in step.get("with", {})
+    )
+    assert base.startswith(f"python:{tested}.")
 
 
 def test_every_image_is_of_an_exact_version() -> None:

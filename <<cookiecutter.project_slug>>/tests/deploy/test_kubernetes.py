@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tomllib
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,10 @@ def test_a_release_changes_every_image_and_says_so_in_its_labels() -> None:
     images = {pod["containers"][0]["image"] for pod in map(itemgetter("spec"), TEMPLATES.values())}
     assert images == {image["name"]}
     assert image["newTag"] == LABELS["app.kubernetes.io/version"]
+
+
+def test_a_release_is_of_an_image_that_make_has_tagged() -> None:
+    """With the version of the project, or, as CI does, with the hash of a commit."""
+    (image,) = RELEASE["images"]
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert image["newTag"] == version or re.fullmatch("[0-9a-f]{40}", image["newTag"])
