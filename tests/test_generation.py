@@ -84,7 +84,7 @@ def test_no_line_tells_of_the_template(service: Generate) -> None:
 # Words that only a service with that choice has reason to hold. What is redacted may look like anybody's secret.
 WORDS = {
     "cache=redis": r"redis",
-    "database=postgresql": r"postgres|psycopg",
+    "database=postgresql": r"postgres|psycopg|sqlalchemy|database_url",
     "paging=pagerduty": r"pagerduty",
     "paging=slack": r"slack",
     "uptime_monitor=blackbox": r"blackbox",

@@ -156,7 +156,7 @@ def test_good_values_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     for name, value in {
         "ENVIRONMENT": "staging-2",
         "LOG_LEVEL": "debug",
-        "LOG_LEVELS": "sqlalchemy.engine=INFO, orders=debug,",
+        "LOG_LEVELS": "urllib3=INFO, orders=debug,",
         "LOG_FILE": str(tmp_path / "service.log"),
         "LOG_SAMPLE_RATIO": "0.25",
         "DRAIN_SECONDS": "2.5",
@@ -168,7 +168,7 @@ def test_good_values_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     settings = load_settings()
     assert settings.environment == "staging-2"
     assert settings.log_level == "DEBUG"
-    assert settings.log_levels == {"sqlalchemy.engine": "INFO", "orders": "DEBUG"}
+    assert settings.log_levels == {"urllib3": "INFO", "orders": "DEBUG"}
     assert settings.log_file == tmp_path / "service.log"
     assert settings.log_sample_ratio == 0.25
     assert settings.drain_seconds == 2.5

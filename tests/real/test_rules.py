@@ -17,6 +17,7 @@ from . import servers
 from .processes import eventually, free_port, run
 from .programs import program
 from .service import Gunicorn, Service, generate
+from .watchers import Blackbox, running
 
 TIERS = ("small", "medium", "large")
 PROMTOOLS = ("promtool", "promtool-3")
@@ -91,11 +92,13 @@ def test_prometheus_tells_any_team_by_its_name(tmp_path: Path) -> None:
 class Watching(servers.Prometheus):
     """Prometheus with the service's own configuration, its addresses and intervals apart."""
 
-    def __init__(self, folder: Path, service: Gunicorn) -> None:
+    def __init__(self, folder: Path, service: Gunicorn, blackbox: Blackbox) -> None:
         port = free_port()
         shutil.copytree(service.service.folder / "monitoring/prometheus", folder / "etc")
         self._change(folder / "etc/targets/service.yml", {"service:9464": f"127.0.0.1:{service.metrics_port}"})
-        self._change(folder / "etc/prometheus.yml", {"localhost:9090": f"127.0.0.1:{port}", ": 15s": ": 1s"})
+        self._change(folder / "etc/targets/uptime.yml", {"service:8000": f"127.0.0.1:{service.port}"})
+        here = {"localhost:9090": f"127.0.0.1:{port}", "blackbox:9115": f"127.0.0.1:{blackbox.port}", ": 15s": ": 1s"}
+        self._change(folder / "etc/prometheus.yml", here)
         command: list[str | Path] = [
             program("prometheus"),
             f"--config.file={folder / 'etc/prometheus.yml'}",
@@ -120,12 +123,11 @@ class Watching(servers.Prometheus):
 
 @contextmanager
 def _watched(service: Gunicorn, folder: Path) -> Iterator[Watching]:
-    prometheus = Watching(folder, service)
-    try:
-        prometheus.await_ready()
-        yield prometheus
-    finally:
-        prometheus.end()
+    blackbox = Blackbox(folder, service.service.folder / "monitoring")
+    with running(blackbox):
+        prometheus = Watching(folder, service, blackbox)
+        with running(prometheus):
+            yield prometheus
 
 
 def _evaluated(prometheus: Watching) -> bool:
