@@ -5,7 +5,7 @@ PYTHONPATH. Everything that the rest of the service imports is here, does nothin
 would not import without it. A name that is missing here stops the benchmark: add it.
 """
 
-import logging
+import logging as standard_logging
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +49,7 @@ class Logger:
 
     def __init__(self, name: str) -> None:
         """Takes the logger's name."""
-        self._logger = logging.getLogger(name)
+        self._logger = standard_logging.getLogger(name)
 
     def info(self, message: str, **fields: object) -> None:
         """One line."""
