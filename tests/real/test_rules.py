@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,11 @@ import pytest
 import yaml
 from test_names import NAMES, quoted
 
-from . import servers
-from .processes import eventually, free_port, run
+from .processes import eventually, run
 from .programs import program
+from .servers import Prometheus, running
 from .service import Gunicorn, Service, generate
+from .watchers import Watcher
 
 TIERS = ("small", "medium", "large")
 PROMTOOLS = ("promtool", "promtool-3")
@@ -88,67 +87,38 @@ def test_prometheus_tells_any_team_by_its_name(tmp_path: Path) -> None:
 # --- against a running service ---------------------------------------------------------------------------------------
 
 
-class Watching(servers.Prometheus):
-    """Prometheus with the service's own configuration, its addresses and intervals apart."""
-
-    def __init__(self, folder: Path, service: Gunicorn) -> None:
-        port = free_port()
-        shutil.copytree(service.service.folder / "monitoring/prometheus", folder / "etc")
-        self._change(folder / "etc/targets/service.yml", {"service:9464": f"127.0.0.1:{service.metrics_port}"})
-        self._change(folder / "etc/prometheus.yml", {"localhost:9090": f"127.0.0.1:{port}", ": 15s": ": 1s"})
-        command: list[str | Path] = [
-            program("prometheus"),
-            f"--config.file={folder / 'etc/prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-        ]
-        servers.Server.__init__(self, command, folder, port)
-
-    @staticmethod
-    def _change(file: Path, changes: dict[str, str]) -> None:
-        text = file.read_text(encoding="utf-8")
-        for old, new in changes.items():
-            assert old in text, f"{file.name} has no {old}"
-            text = text.replace(old, new)
-        file.write_text(text, encoding="utf-8")
-
-    def rules(self) -> list[dict[str, Any]]:
-        """Return every rule as Prometheus sees it."""
-        groups = self._get("/api/v1/rules")["data"]["groups"]
-        return [rule for group in groups for rule in group["rules"]]
+def _watcher(service: Gunicorn, folder: Path) -> Watcher:
+    """Return a Prometheus with the rules as they are."""
+    here = {"targets/service.yml": {"service:9464": f"127.0.0.1:{service.metrics_port}"}}
+    return Watcher(folder, service.service.folder / "monitoring", here)
 
 
-@contextmanager
-def _watched(service: Gunicorn, folder: Path) -> Iterator[Watching]:
-    prometheus = Watching(folder, service)
-    try:
-        prometheus.await_ready()
-        yield prometheus
-    finally:
-        prometheus.end()
+def _rules(prometheus: Prometheus) -> list[dict[str, Any]]:
+    """Return every rule as Prometheus sees it."""
+    return [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
 
 
-def _evaluated(prometheus: Watching) -> bool:
-    return all(not rule["lastEvaluation"].startswith("0001") for rule in prometheus.rules())
+def _evaluated(prometheus: Prometheus) -> bool:
+    return all(not rule["lastEvaluation"].startswith("0001") for rule in _rules(prometheus))
 
 
-def _healthy(prometheus: Watching) -> None:
-    unhealthy = [rule for rule in prometheus.rules() if rule["health"] != "ok"]
+def _healthy(prometheus: Prometheus) -> None:
+    unhealthy = [rule for rule in _rules(prometheus) if rule["health"] != "ok"]
     assert not unhealthy, json.dumps(unhealthy, indent=1)
 
 
-def _empty(prometheus: Watching) -> set[str]:
+def _empty(prometheus: Prometheus) -> set[str]:
     """Return the recordings without a series, but for that of failures where nothing has failed."""
-    recorded = {rule["name"] for rule in prometheus.rules() if rule["type"] == "recording"}
+    recorded = {rule["name"] for rule in _rules(prometheus) if rule["type"] == "recording"}
     return {name for name in recorded - {"route:http_requests_failed:rate5m"} if not prometheus.query(name)}
 
 
-def _pending(prometheus: Watching) -> set[str]:
+def _pending(prometheus: Prometheus) -> set[str]:
     return {labels["alertname"] for labels, _ in prometheus.query("ALERTS")}
 
 
 def test_every_rule_is_healthy_and_the_alerts_follow_what_the_service_does(small: Service, tmp_path: Path) -> None:
-    with small.serving() as service, _watched(service, tmp_path) as prometheus:
+    with small.serving() as service, running(_watcher(service, tmp_path)) as prometheus:
         assert service.order(amount="-1").status == 400
 
         def traffic_is_recorded() -> bool:

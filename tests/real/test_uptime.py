@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from . import stand_ins
 from .processes import run
 from .programs import program
+from .servers import running
 from .service import generate, request
-from .watchers import Blackbox, listening, running
+from .stand_ins import website
+from .watchers import Blackbox
 
 DAYS = 10
-
-
-class _Answering(BaseHTTPRequestHandler):
-    """Answers with the status that the path names."""
-
-    def do_GET(self) -> None:
-        self.send_response(int(self.path[1:]))
-        if self.path.startswith("/3"):
-            self.send_header("Location", "/200")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
-
-
-@contextmanager
-def answering(certificate: Path | None = None) -> Iterator[str]:
-    """Serve, over TLS where there is a certificate; yields the address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Answering)
-    if certificate:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, certificate.with_suffix(".key"))
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    with listening(server):
-        yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +46,7 @@ def test_the_exporter_accepts_its_configuration(configuration: Path) -> None:
 
 def test_only_an_answer_of_2xx_is_one(probe: Callable[[str], dict[str, float]]) -> None:
     """A redirect to a login page is not, whatever the page says."""
-    with answering() as address:
+    with website() as address:
         found = {status: probe(f"{address}/{status}")["probe_success"] for status in (200, 204, 302, 404, 503)}
     assert found == {200: 1, 204: 1, 302: 0, 404: 0, 503: 0}
 
@@ -80,20 +54,13 @@ def test_only_an_answer_of_2xx_is_one(probe: Callable[[str], dict[str, float]]) 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate of this machine that lasts some days."""
-    file = tmp_path_factory.mktemp("certificate") / "server.pem"
-    made = run([
-        program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", str(DAYS),
-        "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
-        "-keyout", file.with_suffix(".key"), "-out", file,
-    ])  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    return file
+    return stand_ins.certificate(tmp_path_factory.mktemp("certificate"), DAYS)
 
 
 def test_a_certificate_that_nobody_trusts_is_no_answer(
     probe: Callable[[str], dict[str, float]], certificate: Path
 ) -> None:
-    with answering(certificate) as address:
+    with website(certificate) as address:
         assert probe(f"{address}/200")["probe_success"] == 0
 
 
@@ -102,7 +69,7 @@ def test_the_end_of_a_certificate_is_known_before_it_comes(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     blackbox = Blackbox(tmp_path, configuration)
-    with running(blackbox), answering(certificate) as address:
+    with running(blackbox), website(certificate) as address:
         text = request(blackbox.port, f"/probe?module=http_2xx&target={address}/200").text
     found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert found["probe_success"] == "1"
