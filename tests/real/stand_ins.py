@@ -39,8 +39,8 @@ class Quiet:
         pass
 
 
-def certificate(folder: Path, days: int = 2) -> Path:
-    """Make a certificate of this machine that nobody has signed; its key lies beside it."""
+def self_signed(folder: Path, days: int = 2) -> Path:
+    """Make a certificate of this machine that nobody else has signed; its key lies beside it."""
     file = folder / "certificate.pem"
     made = run([
         program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", str(days),

@@ -20,7 +20,7 @@ from .processes import eventually, free_port, run
 from .programs import built, program
 from .servers import running
 from .service import Gunicorn, Scrape, Service, request
-from .stand_ins import certificate, website
+from .stand_ins import self_signed, website
 from .watchers import Alertmanager, Blackbox
 
 HERE = Path(__file__).parent
@@ -292,7 +292,7 @@ def test_the_lists_of_metrics_are_what_the_exporters_make(
         "rule_files": [str(tmp_path / "alarm.yml")],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{alertmanager.port}"]}]}]},
     }
-    trusted = certificate(tmp_path)
+    trusted = self_signed(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     with (
         website(trusted) as address,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from . import stand_ins
 from .processes import run
 from .programs import program
 from .servers import running
 from .service import generate, request
-from .stand_ins import website
+from .stand_ins import self_signed, website
 from .watchers import Blackbox
 
 DAYS = 10
@@ -24,18 +24,17 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return generate(tmp_path_factory.mktemp("uptime")).folder / "monitoring"
 
 
+def measured(blackbox: Blackbox, address: str) -> dict[str, float]:
+    text = request(blackbox.port, f"/probe?module=http_2xx&target={address}").text
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
 @pytest.fixture
 def probe(configuration: Path, tmp_path: Path) -> Iterator[Callable[[str], dict[str, float]]]:
     """Returns what the exporter measures of an address."""
-    blackbox = Blackbox(tmp_path, configuration)
-
-    def measured(address: str) -> dict[str, float]:
-        text = request(blackbox.port, f"/probe?module=http_2xx&target={address}").text
-        lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
-        return {name: float(value) for name, _, value in lines}
-
-    with running(blackbox):
-        yield measured
+    with running(Blackbox(tmp_path, configuration)) as blackbox:
+        yield partial(measured, blackbox)
 
 
 def test_the_exporter_accepts_its_configuration(configuration: Path) -> None:
@@ -54,7 +53,7 @@ def test_only_an_answer_of_2xx_is_one(probe: Callable[[str], dict[str, float]]) 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate of this machine that lasts some days."""
-    return stand_ins.certificate(tmp_path_factory.mktemp("certificate"), DAYS)
+    return self_signed(tmp_path_factory.mktemp("certificate"), DAYS)
 
 
 def test_a_certificate_that_nobody_trusts_is_no_answer(
@@ -68,10 +67,8 @@ def test_the_end_of_a_certificate_is_known_before_it_comes(
     configuration: Path, tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    blackbox = Blackbox(tmp_path, configuration)
-    with running(blackbox), website(certificate) as address:
-        text = request(blackbox.port, f"/probe?module=http_2xx&target={address}/200").text
-    found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert found["probe_success"] == "1"
-    days = (float(found["probe_ssl_earliest_cert_expiry"]) - time.time()) / 86_400
+    with running(Blackbox(tmp_path, configuration)) as blackbox, website(certificate) as address:
+        found = measured(blackbox, f"{address}/200")
+    assert found["probe_success"] == 1
+    days = (found["probe_ssl_earliest_cert_expiry"] - time.time()) / 86_400
     assert DAYS - 0.1 < days <= DAYS

@@ -16,7 +16,7 @@ from . import servers
 from .processes import clean_environment, run
 from .programs import program
 from .service import Gunicorn, Service, request
-from .stand_ins import Quiet, certificate, encrypt, listening
+from .stand_ins import Quiet, encrypt, listening, self_signed
 
 SWITCHES = """
 --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run
@@ -39,7 +39,7 @@ class _Internet(ThreadingHTTPServer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Host)
-        encrypt(self, certificate(folder))
+        encrypt(self, self_signed(folder))
         self.asked: list[str] = []
 
 
