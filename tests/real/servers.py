@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .processes import Program, clean_environment, eventually, free_port, run
 from .programs import program
+
+S = TypeVar("S", bound="Server")
 
 INITDB = ("--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C")
 
@@ -33,6 +35,12 @@ def _scratch(name: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def answers(port: int, path: str) -> bool:
+    """Ask whether a server of this machine says 200."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        return bool(answer.status == 200)
 
 
 class Server:
@@ -65,19 +73,20 @@ class Server:
         self.program = self._run()
         self.await_ready()
 
-    def freeze(self) -> None:
-        """Stop it in its tracks: connections open, and nobody answers."""
-        for pid in self.program.family():
-            os.kill(pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        for pid in self.program.family():
-            os.kill(pid, signal.SIGCONT)
-
     def end(self) -> None:
         if self.program.alive():
-            self.thaw()
+            self.program.thaw()
         self.stop()
+
+
+@contextmanager
+def running(server: S) -> Iterator[S]:
+    """Wait until a server is ready; stop it at the end of the block."""
+    try:
+        server.await_ready()
+        yield server
+    finally:
+        server.end()
 
 
 class Postgres(Server):
@@ -145,59 +154,40 @@ class Redis(Server):
 
 
 class Prometheus(Server):
-    """A Prometheus that scrapes one target, labelled as CONTRACT says a scrape labels it."""
-
-    def __init__(self, folder: Path, job: str, target: str, **settings: Any) -> None:
-        """Start it with one target, unless `settings` says otherwise: top-level ones of its configuration."""
-        port = free_port()
-        scrape = {
-            "job_name": job,
-            "static_configs": [{"targets": [target], "labels": {"service": job, "environment": "staging"}}],
-        }
-        # JSON is YAML.
-        configuration = {
-            "global": {"scrape_interval": "2s", "scrape_timeout": "2s"},
-            "scrape_configs": [scrape],
-        } | settings
-        (folder / "prometheus.yml").write_text(json.dumps(configuration))
+    def __init__(self, folder: Path, configuration: Path, port: int) -> None:
         command: list[str | Path] = [
             program("prometheus"),
-            f"--config.file={folder / 'prometheus.yml'}",
+            f"--config.file={configuration}",
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
         ]
         super().__init__(command, folder, port)
 
-    def _get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as answer:
-            return json.load(answer)
-
     def ready(self) -> bool:
-        address = f"http://127.0.0.1:{self.port}/-/ready"
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return bool(answer.status == 200)
+        return answers(self.port, "/-/ready")
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """Return the data that the HTTP API answers with; what it refuses is an error that says why."""
+        address = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        try:
+            with urllib.request.urlopen(address, timeout=20) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as refused:
+            raise AssertionError(f"{refused.read().decode()} {parameters}") from None
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """Return an instant query's series, each with its labels and its value."""
-        asked = urllib.parse.urlencode({"query": expression})
-        answer = self._get(f"/api/v1/query?{asked}")
-        return [(one["metric"], float(one["value"][1])) for one in answer["data"]["result"]]
+        result = self.ask("query", query=expression)["result"]
+        return [(one["metric"], float(one["value"][1])) for one in result]
 
     def value(self, expression: str) -> float:
         result = self.query(expression)
         assert len(result) == 1, f"{expression}: {result}"
         return result[0][1]
 
-    def ask(self, path: str, **parameters: str) -> Any:
-        """Return the data that the HTTP API answers with; what it refuses is an error that says why."""
-        try:
-            return self._get(f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}")["data"]
-        except urllib.error.HTTPError as refused:
-            raise AssertionError(f"{refused.read().decode()} {parameters}") from None
-
     def scrapes(self) -> list[tuple[float, float]]:
         """Return (time, up) of every scrape so far."""
-        result = self._get("/api/v1/query?query=up%5B1h%5D")["data"]["result"]
+        result = self.ask("query", query="up[1h]")["result"]
         return [(float(t), float(v)) for series in result for t, v in series["values"]]
 
 
@@ -268,9 +258,7 @@ class Bugsink(Server):
         return done.stdout
 
     def ready(self) -> bool:
-        address = f"http://127.0.0.1:{self.port}/health/ready"
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return bool(answer.status == 200)
+        return answers(self.port, "/health/ready")
 
     def inbox(self) -> Project:
         """Return an inbox that nothing has been sent to."""
@@ -278,35 +266,39 @@ class Bugsink(Server):
 
 
 @contextmanager
-def _running(name: str, kind: Any, *arguments: str, **settings: Any) -> Iterator[Any]:
-    with _scratch(name) as folder:
-        server = kind(folder, *arguments, **settings)
-        try:
-            server.await_ready()
-            yield server
-        finally:
-            server.end()
-
-
-@contextmanager
 def postgres() -> Iterator[Postgres]:
-    with _running("postgres", Postgres) as server:
+    with _scratch("postgres") as folder, running(Postgres(folder)) as server:
         yield server
 
 
 @contextmanager
 def redis() -> Iterator[Redis]:
-    with _running("redis", Redis) as server:
+    with _scratch("redis") as folder, running(Redis(folder)) as server:
         yield server
 
 
 @contextmanager
 def prometheus(job: str, target: str, **settings: Any) -> Iterator[Prometheus]:
-    with _running("prometheus", Prometheus, job, target, **settings) as server:
-        yield server
+    """Run one that scrapes one target, labelled as CONTRACT says a scrape labels it.
+
+    `settings` are top-level ones of its configuration, in place of these.
+    """
+    scrape = {
+        "job_name": job,
+        "static_configs": [{"targets": [target], "labels": {"service": job, "environment": "staging"}}],
+    }
+    configuration = {
+        "global": {"scrape_interval": "2s", "scrape_timeout": "2s"},
+        "scrape_configs": [scrape],
+    } | settings
+    with _scratch("prometheus") as folder:
+        file = folder / "prometheus.yml"
+        file.write_text(json.dumps(configuration))  # JSON is YAML
+        with running(Prometheus(folder, file, free_port())) as server:
+            yield server
 
 
 @contextmanager
 def bugsink() -> Iterator[Bugsink]:
-    with _running("bugsink", Bugsink) as server:
+    with _scratch("bugsink") as folder, running(Bugsink(folder)) as server:
         yield server

@@ -16,9 +16,12 @@ import yaml
 
 from . import servers
 from .load import order_body, send, under_load
-from .processes import Program, eventually, free_port, run
+from .processes import eventually, free_port, run
 from .programs import built, program
+from .servers import running
 from .service import Gunicorn, Scrape, Service, request
+from .stand_ins import self_signed, website
+from .watchers import Alertmanager, Blackbox
 
 HERE = Path(__file__).parent
 CHOSEN = {"environment": "staging", "instance": ".*", "route": ".*"}
@@ -257,54 +260,16 @@ def test_both_major_versions_of_prometheus_read_every_query(small: Service, tmp_
     assert f"{len(asked)} rules found" in done.stdout
 
 
-class Watcher(servers.Server):
-    """Alertmanager or the blackbox exporter: what it makes is what its /metrics or a probe says."""
-
-    def __init__(self, name: str, folder: Path, configuration: str, *options: str) -> None:
-        port = free_port()
-        (folder / f"{name}.yml").write_text(configuration)
-        flags = [f"--config.file={folder / name}.yml", f"--web.listen-address=127.0.0.1:{port}"]
-        super().__init__([program(name), *flags, *options], folder, port)
-
-    def ready(self) -> bool:
-        return self.scrape("/metrics").count() > 0
-
-    def scrape(self, path: str) -> Scrape:
-        return Scrape(request(self.port, path, seconds=10).text)
-
-
 @pytest.fixture
-def watchers(tmp_path: Path) -> Iterator[tuple[Watcher, Watcher]]:
-    """An Alertmanager that cannot deliver, and a blackbox exporter that believes any certificate."""
-    undelivered = "route: {receiver: nobody, group_wait: 0s}\nreceivers:\n- name: nobody\n"
-    undelivered += f"  webhook_configs: [{{url: 'http://127.0.0.1:{free_port()}/'}}]\n"
-    believing = "modules: {http_2xx: {prober: http, http: {tls_config: {insecure_skip_verify: true},"
-    believing += " fail_if_body_not_matches_regexp: [.]}}}\n"
-    alone = "--cluster.listen-address=", f"--storage.path={tmp_path / 'alertmanager'}"
-    started = [Watcher("prometheus-alertmanager", tmp_path, undelivered, *alone)]
-    try:
-        started.append(Watcher("prometheus-blackbox-exporter", tmp_path, believing))
-        for watcher in started:
-            watcher.await_ready()
-        yield started[0], started[1]
-    finally:
-        for watcher in started:
-            watcher.end()
+def alertmanager(small: Service, tmp_path: Path) -> Iterator[Alertmanager]:
+    """One that cannot deliver: it has no secrets, and nobody takes its mail."""
+    nowhere = {"smtp.example.com:587": f"127.0.0.1:{free_port()}"}
+    with running(Alertmanager(tmp_path, small.folder / "monitoring", {}, nowhere)) as server:
+        yield server
 
 
-@contextmanager
-def https(folder: Path) -> Iterator[int]:
-    """Serve a page with a certificate of one's own; yields the port."""
-    port = free_port()
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    making = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
-    made = run([program("openssl"), *making, "-keyout", key, "-out", certificate])
-    assert made.returncode == 0, made.stderr
-    served = Program([program("openssl"), "s_server", "-www", "-accept", str(port), "-key", key, "-cert", certificate])
-    try:
-        yield port
-    finally:
-        served.stop()
+def _scrape(server: servers.Server, path: str = "/metrics") -> Scrape:
+    return Scrape(request(server.port, path).text)
 
 
 def _differs(listed: dict[str, list[str]], scrape: Scrape) -> list[str]:
@@ -314,13 +279,12 @@ def _differs(listed: dict[str, list[str]], scrape: Scrape) -> list[str]:
 
 
 def test_the_lists_of_metrics_are_what_the_exporters_make(
-    small: Service, tmp_path: Path, watchers: tuple[Watcher, Watcher]
+    small: Service, tmp_path: Path, alertmanager: Alertmanager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What rules may name of Prometheus, Alertmanager and the blackbox exporter, they really have."""
     lists = small.folder / "monitoring/prometheus/exporters"
     listed = {path.stem: yaml.safe_load(path.read_text()) for path in lists.glob("*.yml")}
     assert listed.keys() == {"prometheus", "alertmanager", "blackbox"}
-    alertmanager, blackbox = watchers
     (tmp_path / "alarm.yml").write_text(
         json.dumps({"groups": [{"name": "alarm", "interval": "1s", "rules": [ALARM | {"expr": "up"}]}]})
     )
@@ -328,23 +292,29 @@ def test_the_lists_of_metrics_are_what_the_exporters_make(
         "rule_files": [str(tmp_path / "alarm.yml")],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{alertmanager.port}"]}]}]},
     }
-    with https(tmp_path) as port, servers.prometheus("watchers", f"127.0.0.1:{alertmanager.port}", **settings) as it:
+    trusted = self_signed(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    with (
+        website(trusted) as address,
+        running(Blackbox(tmp_path, small.folder / "monitoring")) as blackbox,
+        servers.prometheus("watchers", f"127.0.0.1:{alertmanager.port}", **settings) as prometheus,
+    ):
 
         def of_prometheus() -> bool:
-            own = Scrape(request(it.port, "/metrics").text)
+            own = _scrape(prometheus)
             for one in ("up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_series_added",
                         "scrape_samples_post_metric_relabeling", "ALERTS", "ALERTS_FOR_STATE"):  # fmt: skip
-                own.series[one] = {frozenset(labels.items()): value for labels, value in it.query(one)}
+                own.series[one] = {frozenset(labels.items()): value for labels, value in prometheus.query(one)}
                 assert own.series[one], one
             assert not (wrong := _differs(listed["prometheus"], own)), wrong
             return True
 
         def of_alertmanager() -> bool:
-            assert not (wrong := _differs(listed["alertmanager"], alertmanager.scrape("/metrics"))), wrong
+            assert not (wrong := _differs(listed["alertmanager"], _scrape(alertmanager))), wrong
             return True
 
         def of_blackbox() -> bool:
-            probe = blackbox.scrape(f"/probe?module=http_2xx&target=https://127.0.0.1:{port}/")
+            probe = _scrape(blackbox, f"/probe?module=http_2xx&target={address}/200")
             assert not (wrong := _differs(listed["blackbox"], probe)), wrong
             return True
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,10 @@ from typing import Any
 import pytest
 
 from .processes import eventually
+from .servers import running
 from .service import Gunicorn, Service
-from .watchers import Alertmanager, Blackbox, Mail, MailServer, Watcher, Webhook, listening, running
+from .stand_ins import Mail, MailServer, Webhook, listening
+from .watchers import Alertmanager, Blackbox, Watcher
 
 PASSWORD = "correct horse"  # noqa: S105 - made up
 ALERT = "EndpointDown"
@@ -76,10 +76,13 @@ class Channels:
         return Told(pagerduty[-1], slack[-1], mails[-1]) if pagerduty and slack and mails else None
 
 
-def addresses(service: Gunicorn, blackbox: Blackbox) -> dict[str, dict[str, str]]:
+def addresses(
+    service: Gunicorn, blackbox: Blackbox, alertmanagers: Sequence[Alertmanager]
+) -> dict[str, dict[str, str]]:
     """What the service's own Prometheus needs to find them on this machine, and links that lead somewhere."""
     return {
         "prometheus.yml": {
+            "alertmanager:9093": ", ".join(f"127.0.0.1:{each.port}" for each in alertmanagers),
             "blackbox:9115": f"127.0.0.1:{blackbox.port}",
             "grafana_url: http://localhost:3000": "grafana_url: https://grafana.example.com",
             "runbooks_url: docs/runbooks": "runbooks_url: https://git.example.com/docs/runbooks",
@@ -87,17 +90,6 @@ def addresses(service: Gunicorn, blackbox: Blackbox) -> dict[str, dict[str, str]
         "targets/service.yml": {"service:9464": f"127.0.0.1:{service.metrics_port}"},
         "targets/uptime.yml": {"http://service:8000": f"http://127.0.0.1:{service.port}"},
     }
-
-
-def hang(service: Gunicorn) -> None:
-    """Stop it in its tracks: it takes connections and answers none."""
-    for pid in service.program.family():
-        os.kill(pid, signal.SIGSTOP)
-
-
-def mend(service: Gunicorn) -> None:
-    for pid in service.program.family():
-        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +110,8 @@ def story(small: Service, variant: Callable[..., Service], tmp_path_factory: pyt
         for server in (*alertmanagers, blackbox):
             stack.enter_context(running(server))
         service = stack.enter_context(small.serving())
-        ports = [one.port for one in alertmanagers]
-        watcher = Watcher(made("prometheus"), monitoring, addresses(service, blackbox), ports)
-        stack.enter_context(running(watcher))
+        changes = addresses(service, blackbox, alertmanagers)
+        watcher = stack.enter_context(running(Watcher(made("prometheus"), monitoring, changes, hurry=True)))
 
         def probed(value: int) -> Callable[[], bool]:
             return lambda: watcher.value('probe_success{job="uptime"}') == value
@@ -136,13 +127,13 @@ def story(small: Service, variant: Callable[..., Service], tmp_path_factory: pyt
         probes["well"] = watcher.value("probe_http_status_code")
         eventually(lambda: watcher.value(UP) == 1, "Prometheus sees the service")
         assert not channels.told(ALERT, resolved=False), "a service that is well is nobody's news"
-        hang(service)
+        service.program.freeze()
         try:
             eventually(probed(0), "the exporter misses the service")
             probes["hung"] = watcher.value("probe_http_status_code")
             firing = told(resolved=False)
         finally:
-            mend(service)
+            service.program.thaw()
         eventually(probed(1), "the exporter sees the service again")
         probes["mended"] = watcher.value("probe_http_status_code")
         resolved = told(resolved=True)

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import cast
 
 import pytest
 
 from . import servers
 from .processes import eventually
 from .service import Answer, Gunicorn, Service
+from .stand_ins import Quiet, listening
 
 PROBES = ("/health/live", "/health/ready", "/health/startup", "/health")
 LIMIT_SECONDS = 3.0
@@ -93,14 +95,14 @@ def _broken(server: servers.Server, how: str) -> Iterator[None]:
     if how == "stopped":
         server.stop()
     else:
-        server.freeze()
+        server.program.freeze()
     try:
         yield
     finally:
         if how == "stopped":
             server.restart()
         else:
-            server.thaw()
+            server.program.thaw()
             server.await_ready()
 
 
@@ -191,48 +193,37 @@ def test_probes_make_no_line_and_no_metric(service: Gunicorn) -> None:
     assert before.count() > 0
 
 
-class _Answering(BaseHTTPRequestHandler):
-    """Another service, as well as its port says."""
+class _Neighbour(ThreadingHTTPServer):
+    """Another service, as well as its `status` says."""
 
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answering)
+        self.status = 200
+        self.url = f"http://127.0.0.1:{self.server_port}/ok"
+
+
+class _Answering(Quiet, BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        """Answer with the server's mood."""
-        self.send_response(getattr(self.server, "mood", 200))
+        self.send_response(cast(_Neighbour, self.server).status)
         self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-        """Say nothing."""
-
-
-@contextmanager
-def _neighbour() -> Iterator[ThreadingHTTPServer]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Answering) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
 
 
 def test_external_dependencies_degrade_or_stop_as_their_owner_says(small: Service) -> None:
     """HEALTH_DEPENDENCIES: `name=url` degrades, `!name=url` makes unready."""
-    with _neighbour() as partner, _neighbour() as bank:
-        wanted = (
-            f"partner=http://127.0.0.1:{partner.server_address[1]}/ok,"
-            f"!bank=http://127.0.0.1:{bank.server_address[1]}/ok"
-        )
-        with small.serving(HEALTH_DEPENDENCIES=wanted) as running:
-            _becomes(running, "healthy", 200)
-            checks = running.get("/health").json()["checks"]
-            assert (checks["partner"]["critical"], checks["bank"]["critical"]) == (False, True)
-            _mood(partner, 500)
-            assert _becomes(running, "degraded", 200)["partner"] == "unhealthy"
-            _up(running, "partner", 0)
-            _mood(bank, 503)
-            assert _becomes(running, "unhealthy", 503)["bank"] == "unhealthy"
-            _mood(partner, 200)
-            _mood(bank, 200)
-            _becomes(running, "healthy", 200)
-
-
-def _mood(server: ThreadingHTTPServer, status: int) -> None:
-    setattr(server, "mood", status)  # noqa: B010 - an attribute of ours on a class not ours
+    partner, bank = _Neighbour(), _Neighbour()
+    with (
+        listening(partner),
+        listening(bank),
+        small.serving(HEALTH_DEPENDENCIES=f"partner={partner.url},!bank={bank.url}") as running,
+    ):
+        _becomes(running, "healthy", 200)
+        checks = running.get("/health").json()["checks"]
+        assert (checks["partner"]["critical"], checks["bank"]["critical"]) == (False, True)
+        partner.status = 500
+        assert _becomes(running, "degraded", 200)["partner"] == "unhealthy"
+        _up(running, "partner", 0)
+        bank.status = 503
+        assert _becomes(running, "unhealthy", 503)["bank"] == "unhealthy"
+        partner.status = 200
+        bank.status = 200
+        _becomes(running, "healthy", 200)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +12,11 @@ import pytest
 import yaml
 from test_names import NAMES, quoted
 
-from . import servers
-from .processes import eventually, free_port, run
+from .processes import eventually, run
 from .programs import program
+from .servers import Prometheus, running
 from .service import Gunicorn, Service, generate
-from .watchers import Blackbox, running
+from .watchers import Blackbox, Watcher
 
 TIERS = ("small", "medium", "large")
 PROMTOOLS = ("promtool", "promtool-3")
@@ -89,63 +88,41 @@ def test_prometheus_tells_any_team_by_its_name(tmp_path: Path) -> None:
 # --- against a running service ---------------------------------------------------------------------------------------
 
 
-class Watching(servers.Prometheus):
-    """Prometheus with the service's own configuration, its addresses and intervals apart."""
-
-    def __init__(self, folder: Path, service: Gunicorn, blackbox: Blackbox) -> None:
-        port = free_port()
-        shutil.copytree(service.service.folder / "monitoring/prometheus", folder / "etc")
-        self._change(folder / "etc/targets/service.yml", {"service:9464": f"127.0.0.1:{service.metrics_port}"})
-        self._change(folder / "etc/targets/uptime.yml", {"service:8000": f"127.0.0.1:{service.port}"})
-        here = {"localhost:9090": f"127.0.0.1:{port}", "blackbox:9115": f"127.0.0.1:{blackbox.port}", ": 15s": ": 1s"}
-        self._change(folder / "etc/prometheus.yml", here)
-        command: list[str | Path] = [
-            program("prometheus"),
-            f"--config.file={folder / 'etc/prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-        ]
-        servers.Server.__init__(self, command, folder, port)
-
-    @staticmethod
-    def _change(file: Path, changes: dict[str, str]) -> None:
-        text = file.read_text(encoding="utf-8")
-        for old, new in changes.items():
-            assert old in text, f"{file.name} has no {old}"
-            text = text.replace(old, new)
-        file.write_text(text, encoding="utf-8")
-
-    def rules(self) -> list[dict[str, Any]]:
-        """Return every rule as Prometheus sees it."""
-        groups = self._get("/api/v1/rules")["data"]["groups"]
-        return [rule for group in groups for rule in group["rules"]]
-
-
 @contextmanager
-def _watched(service: Gunicorn, folder: Path) -> Iterator[Watching]:
-    blackbox = Blackbox(folder, service.service.folder / "monitoring")
-    with running(blackbox):
-        prometheus = Watching(folder, service, blackbox)
-        with running(prometheus):
+def _watched(service: Gunicorn, folder: Path) -> Iterator[Watcher]:
+    """Run a Prometheus with the rules as they are, and the exporter that asks from outside."""
+    monitoring = service.service.folder / "monitoring"
+    with running(Blackbox(folder, monitoring)) as blackbox:
+        here = {
+            "prometheus.yml": {"blackbox:9115": f"127.0.0.1:{blackbox.port}"},
+            "targets/service.yml": {"service:9464": f"127.0.0.1:{service.metrics_port}"},
+            "targets/uptime.yml": {"service:8000": f"127.0.0.1:{service.port}"},
+        }
+        with running(Watcher(folder, monitoring, here)) as prometheus:
             yield prometheus
 
 
-def _evaluated(prometheus: Watching) -> bool:
-    return all(not rule["lastEvaluation"].startswith("0001") for rule in prometheus.rules())
+def _rules(prometheus: Prometheus) -> list[dict[str, Any]]:
+    """Return every rule as Prometheus sees it."""
+    return [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
 
 
-def _healthy(prometheus: Watching) -> None:
-    unhealthy = [rule for rule in prometheus.rules() if rule["health"] != "ok"]
+def _evaluated(prometheus: Prometheus) -> bool:
+    return all(not rule["lastEvaluation"].startswith("0001") for rule in _rules(prometheus))
+
+
+def _healthy(prometheus: Prometheus) -> None:
+    unhealthy = [rule for rule in _rules(prometheus) if rule["health"] != "ok"]
     assert not unhealthy, json.dumps(unhealthy, indent=1)
 
 
-def _empty(prometheus: Watching) -> set[str]:
+def _empty(prometheus: Prometheus) -> set[str]:
     """Return the recordings without a series, but for that of failures where nothing has failed."""
-    recorded = {rule["name"] for rule in prometheus.rules() if rule["type"] == "recording"}
+    recorded = {rule["name"] for rule in _rules(prometheus) if rule["type"] == "recording"}
     return {name for name in recorded - {"route:http_requests_failed:rate5m"} if not prometheus.query(name)}
 
 
-def _pending(prometheus: Watching) -> set[str]:
+def _pending(prometheus: Prometheus) -> set[str]:
     return {labels["alertname"] for labels, _ in prometheus.query("ALERTS")}
 
 

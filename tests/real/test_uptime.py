@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from .processes import run
 from .programs import program
+from .servers import running
 from .service import generate, request
-from .watchers import Blackbox, listening, running
+from .stand_ins import self_signed, website
+from .watchers import Blackbox
 
 DAYS = 10
-
-
-class _Answering(BaseHTTPRequestHandler):
-    """Answers with the status that the path names."""
-
-    def do_GET(self) -> None:
-        self.send_response(int(self.path[1:]))
-        if self.path.startswith("/3"):
-            self.send_header("Location", "/200")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
-
-
-@contextmanager
-def answering(certificate: Path | None = None) -> Iterator[str]:
-    """Serve, over TLS where there is a certificate; yields the address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Answering)
-    if certificate:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, certificate.with_suffix(".key"))
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    with listening(server):
-        yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +24,17 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return generate(tmp_path_factory.mktemp("uptime")).folder / "monitoring"
 
 
+def measured(blackbox: Blackbox, address: str) -> dict[str, float]:
+    text = request(blackbox.port, f"/probe?module=http_2xx&target={address}").text
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
 @pytest.fixture
 def probe(configuration: Path, tmp_path: Path) -> Iterator[Callable[[str], dict[str, float]]]:
     """Returns what the exporter measures of an address."""
-    blackbox = Blackbox(tmp_path, configuration)
-
-    def measured(address: str) -> dict[str, float]:
-        text = request(blackbox.port, f"/probe?module=http_2xx&target={address}").text
-        lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
-        return {name: float(value) for name, _, value in lines}
-
-    with running(blackbox):
-        yield measured
+    with running(Blackbox(tmp_path, configuration)) as blackbox:
+        yield partial(measured, blackbox)
 
 
 def test_the_exporter_accepts_its_configuration(configuration: Path) -> None:
@@ -72,7 +45,7 @@ def test_the_exporter_accepts_its_configuration(configuration: Path) -> None:
 
 def test_only_an_answer_of_2xx_is_one(probe: Callable[[str], dict[str, float]]) -> None:
     """A redirect to a login page is not, whatever the page says."""
-    with answering() as address:
+    with website() as address:
         found = {status: probe(f"{address}/{status}")["probe_success"] for status in (200, 204, 302, 404, 503)}
     assert found == {200: 1, 204: 1, 302: 0, 404: 0, 503: 0}
 
@@ -80,20 +53,13 @@ def test_only_an_answer_of_2xx_is_one(probe: Callable[[str], dict[str, float]]) 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate of this machine that lasts some days."""
-    file = tmp_path_factory.mktemp("certificate") / "server.pem"
-    made = run([
-        program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", str(DAYS),
-        "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
-        "-keyout", file.with_suffix(".key"), "-out", file,
-    ])  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    return file
+    return self_signed(tmp_path_factory.mktemp("certificate"), DAYS)
 
 
 def test_a_certificate_that_nobody_trusts_is_no_answer(
     probe: Callable[[str], dict[str, float]], certificate: Path
 ) -> None:
-    with answering(certificate) as address:
+    with website(certificate) as address:
         assert probe(f"{address}/200")["probe_success"] == 0
 
 
@@ -101,10 +67,8 @@ def test_the_end_of_a_certificate_is_known_before_it_comes(
     configuration: Path, tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    blackbox = Blackbox(tmp_path, configuration)
-    with running(blackbox), answering(certificate) as address:
-        text = request(blackbox.port, f"/probe?module=http_2xx&target={address}/200").text
-    found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert found["probe_success"] == "1"
-    days = (float(found["probe_ssl_earliest_cert_expiry"]) - time.time()) / 86_400
+    with running(Blackbox(tmp_path, configuration)) as blackbox, website(certificate) as address:
+        found = measured(blackbox, f"{address}/200")
+    assert found["probe_success"] == 1
+    days = (found["probe_ssl_earliest_cert_expiry"] - time.time()) / 86_400
     assert DAYS - 0.1 < days <= DAYS

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 
@@ -18,6 +16,7 @@ from . import servers
 from .processes import clean_environment, run
 from .programs import program
 from .service import Gunicorn, Service, request
+from .stand_ins import Quiet, encrypt, listening, self_signed
 
 SWITCHES = """
 --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run
@@ -35,12 +34,21 @@ class Visit(NamedTuple):
     asked: list[str]
 
 
-class _Host(BaseHTTPRequestHandler):
+class _Internet(ThreadingHTTPServer):
+    """Every host name there is, over TLS, from one port of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Host)
+        encrypt(self, self_signed(folder))
+        self.asked: list[str] = []
+
+
+class _Host(Quiet, BaseHTTPRequestHandler):
     """Stands for every host outside: hands out a script that proves that it ran."""
 
     def do_GET(self) -> None:
         """Write down who was asked for what."""
-        getattr(self.server, "asked").append(f"{self.headers['Host']}{self.path}")  # noqa: B009
+        cast(_Internet, self.server).asked.append(f"{self.headers['Host']}{self.path}")
         self.send_response(200)
         self.send_header("Content-Type", "text/javascript")
         self.end_headers()
@@ -48,37 +56,14 @@ class _Host(BaseHTTPRequestHandler):
 
     do_POST = do_GET  # noqa: N815 - http.server's name
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-        """Say nothing."""
-
-
-@contextmanager
-def _internet() -> Iterator[ThreadingHTTPServer]:
-    """Serve every host name there is, over TLS, from one port of this machine."""
-    with tempfile.TemporaryDirectory() as folder:
-        key, certificate = Path(folder) / "key.pem", Path(folder) / "certificate.pem"
-        command: list[str | Path] = [program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes"]
-        made = run([*command, "-days", "2", "-keyout", key, "-out", certificate, "-subj", "/CN=all"])
-        assert made.returncode == 0, made.stderr
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Host) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        setattr(server, "asked", [])  # noqa: B010 - an attribute of ours on a class not ours
-        Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-
 
 def _visit(service: Gunicorn, *, do_not_track: bool = False) -> Visit:
     """Open the page in Chromium, with every other host led to one of ours."""
-    with _internet() as internet, tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory() as profile, listening(internet := _Internet(Path(profile))):
         (Path(profile) / "Default").mkdir()
         settings = {"enable_do_not_track": do_not_track}
         (Path(profile) / "Default/Preferences").write_text(json.dumps(settings))
-        outside = f"127.0.0.1:{internet.server_address[1]}"
+        outside = f"127.0.0.1:{internet.server_port}"
         done = run(
             [
                 program("chromium"),
@@ -90,11 +75,10 @@ def _visit(service: Gunicorn, *, do_not_track: bool = False) -> Visit:
             environment=clean_environment(HOME=profile),
             seconds=90,
         )
-        asked = list(getattr(internet, "asked"))  # noqa: B009
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert "<html" in done.stdout, done.stderr[-2000:]
     theirs = ("google.com", "googleapis.com", "gvt1.com", "chrome")
-    return Visit(done.stdout, console, [one for one in asked if not _browsers_own(one, theirs)])
+    return Visit(done.stdout, console, [one for one in internet.asked if not _browsers_own(one, theirs)])
 
 
 def _browsers_own(asked: str, names: tuple[str, ...]) -> bool:
