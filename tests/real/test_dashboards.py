@@ -263,7 +263,10 @@ def test_both_major_versions_of_prometheus_read_every_query(small: Service, tmp_
 @pytest.fixture
 def alertmanager(small: Service, tmp_path: Path) -> Iterator[Alertmanager]:
     """One that cannot deliver: it has no secrets, and nobody takes its mail."""
-    nowhere = {"smtp.example.com:587": f"127.0.0.1:{free_port()}"}
+    nowhere = {
+        "smtp.example.com:587": f"127.0.0.1:{free_port()}",
+        "global:": f"global:\n  pagerduty_url: http://127.0.0.1:{free_port()}",
+    }
     with running(Alertmanager(tmp_path, small.folder / "monitoring", {}, nowhere)) as server:
         yield server
 
