@@ -372,6 +372,22 @@ def test_what_nobody_handled_is_logged_once(
     assert logged_failures(service) == [f"{__name__}.OutOfStockError"]
 
 
+def test_a_requests_failed_thread_is_reported_with_its_id_and_no_route_that_it_does_not_know(
+    sentry: Sentry,
+) -> None:
+    @sentry.app.get("/starts")
+    def starts() -> str:
+        thread = threading.Thread(target=in_request_context(fail))
+        thread.start()
+        thread.join()
+        return ""
+
+    sentry.client.get("/starts", headers={"X-Request-ID": "r-1"})
+    event = sentry.event()
+    assert event["tags"]["request_id"] == "r-1"
+    assert event.get("transaction") != "<unmatched>"
+
+
 def test_an_answer_that_breaks_off_is_reported_as_its_requests_failure(sentry: Sentry) -> None:
     error = break_off(sentry.app)
     logging.getLogger("gunicorn.error").error("Error handling request", exc_info=error)

@@ -155,7 +155,7 @@ def assert_says_it_all(text: str, url: str) -> None:
     assert RUNBOOK in text
 
 
-def test_pagerduty_says_what_is_broken_how_badly_since_when_and_where_to_look(story: Story) -> None:
+def test_the_stand_in_for_pagerduty_hears_what_is_broken_how_badly_since_when_and_where_to_look(story: Story) -> None:
     event = story.firing.pagerduty
     assert (event["routing_key"], event["event_action"]) == (ROUTING_KEY, "trigger")
     payload = event["payload"]
@@ -167,7 +167,7 @@ def test_pagerduty_says_what_is_broken_how_badly_since_when_and_where_to_look(st
     assert links == [("Dashboard", DASHBOARD), ("Runbook", RUNBOOK)]
 
 
-def test_slack_says_what_is_broken_how_badly_since_when_and_where_to_look(story: Story) -> None:
+def test_the_stand_in_for_slack_hears_what_is_broken_how_badly_since_when_and_where_to_look(story: Story) -> None:
     attachment = story.firing.slack["attachments"][0]
     assert attachment["title"] == "CRITICAL: EndpointDown, proof-service in local"
     assert attachment["color"] == "danger"
@@ -175,7 +175,7 @@ def test_slack_says_what_is_broken_how_badly_since_when_and_where_to_look(story:
     assert f"<{DASHBOARD}|Dashboard> · <{RUNBOOK}|Runbook>" in attachment["text"]
 
 
-def test_mail_says_what_is_broken_how_badly_since_when_and_where_to_look(story: Story) -> None:
+def test_the_stand_in_for_mail_hears_what_is_broken_how_badly_since_when_and_where_to_look(story: Story) -> None:
     mail = story.firing.mail
     assert mail.password == PASSWORD
     assert mail.to == "on-call@example.com"
@@ -185,7 +185,7 @@ def test_mail_says_what_is_broken_how_badly_since_when_and_where_to_look(story: 
     assert f'<a href="{RUNBOOK}">Runbook</a>' in mail.html
 
 
-def test_every_channel_hears_that_the_service_was_mended(story: Story) -> None:
+def test_every_stand_in_hears_that_the_service_was_mended(story: Story) -> None:
     resolved = story.resolved
     assert resolved.pagerduty["dedup_key"] == story.firing.pagerduty["dedup_key"]
     assert resolved.slack["attachments"][0]["color"] == "good"

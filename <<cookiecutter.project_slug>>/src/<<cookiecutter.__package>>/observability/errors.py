@@ -169,7 +169,8 @@ def _circumstances(error: BaseException) -> "Event":
             event["tags"]["trace_id"] = identity.trace_id
         if identity.user_id is not None:
             event["user"] = {"id": identity.user_id}
-        event["transaction"] = identity.endpoint or identity.route
+        if identity.endpoint:
+            event["transaction"] = identity.endpoint
     if has_request_context():
         event["transaction"] = request.endpoint or "<unmatched>"
         event["request"] = {"method": request.method, "url": request.base_url}

@@ -37,6 +37,8 @@ class Check:
         self.name = name
         self.critical = critical
         self.healthy = False
+        self.told_healthy = True
+        """What the log last said of it, which says nothing while all is well."""
         self.duration = 0.0
         self.reason: str | None = None
         """Why it is not healthy: an exception's type, whose text may hold a secret."""
@@ -86,7 +88,6 @@ class Health:
         self._started = threading.Event()
         self._looking = threading.Lock()
         self._looked = -KEEP_SECONDS
-        self._told: dict[str, bool] = {}
         self._up = Gauge(
             "dependency_up",
             "Whether a dependency answers: 1 or 0. Without a critical one nothing is ready.",
@@ -129,9 +130,9 @@ class Health:
 
     def _tell(self, check: Check) -> None:
         self._up.labels(check.name, str(check.critical).lower()).set(check.healthy)
-        if check.healthy is self._told.get(check.name, True):
+        if check.healthy is check.told_healthy:
             return
-        self._told[check.name] = check.healthy
+        check.told_healthy = check.healthy
         fields = {"dependency": check.name, "critical": check.critical}
         if check.healthy:
             _log.info("dependency answers again", extra=fields)
