@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from werkzeug.serving import make_server
 
-from <<cookiecutter.__package>>.observability.lines import LineWriter
+from <<cookiecutter.__package>>.workers.lines import LineWriter
 
 from .conftest import MakeService
 from .support import Service, free_port, server

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
+import structlog
 from flask import Response, abort
 from jsonschema import Draft202012Validator, ValidationError
 
@@ -28,9 +29,7 @@ from <<cookiecutter.__package>>.observability import (
     request_id,
 )
 from <<cookiecutter.__package>>.observability.encoding import RESERVED
-from <<cookiecutter.__package>>.observability.identity import Identity
 from <<cookiecutter.__package>>.observability.logging import Lines
-from <<cookiecutter.__package>>.observability.request_lines import RequestLines
 from <<cookiecutter.__package>>.settings import SLOW_REQUEST_SECONDS
 
 from .conftest import MakeService
@@ -70,36 +69,6 @@ def test_the_schema_is_a_schema_and_strict() -> None:
     ):
         with pytest.raises(ValidationError):
             validate_line(line | wrong)
-
-
-def a_request(**differing: object) -> Identity:
-    request = Identity("4bf92f3577b34da6")
-    usual = {"method": "GET", "route": "/a/<b>", "path": "/a/b", "status": 200, "seconds": 0.0123}
-    for name, value in (usual | {"size": 75, "client_ip": "203.0.113.7"} | differing).items():
-        setattr(request, name, value)
-    return request
-
-
-@pytest.mark.parametrize(
-    "differing",
-    [
-        {},
-        {"size": None, "client_ip": None},
-        {"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "user_id": 'o"\\brien\n'},
-        {"path": '/"}\n{"forged":1}\x00\u2028\U0001f600', "status": 404, "seconds": 12.3456789},
-        {"path": "/reset/token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", "method": "_OTHER"},
-    ],
-)
-def test_the_quick_way_to_a_requests_line_makes_the_same_line(
-    service: Service, differing: dict[str, object]
-) -> None:
-    lines = next(handler for handler in logging.root.handlers if isinstance(handler, Lines))
-    request, of_requests = a_request(**differing), RequestLines(service.settings, lines)
-    quick = json.loads(of_requests.text_of(request))
-    general = of_requests.line_of(request, logging.INFO)
-    del quick["timestamp"], general["timestamp"]
-    assert quick == general
-    assert list(quick) == list(general)
 
 
 def test_a_request_makes_one_line(service: Service) -> None:
@@ -211,6 +180,13 @@ def test_a_librarys_line_has_the_same_shape(service: Service) -> None:
     line = service.line("3 rows in orders")
     assert line["logger"] == "some.library"
     assert line["rows"] == 3
+
+
+def test_a_logger_of_structlogs_own_has_the_same_shape(service: Service) -> None:
+    structlog.get_logger("somebody.else").warning("%d rows", 3, table="orders")
+    line = service.line("3 rows")
+    assert (line["logger"], line["table"]) == ("somebody.else", "orders")
+    assert line["module"] == "test_log_lines"
 
 
 def test_a_python_warning_is_a_line(process_output: bytes) -> None:
@@ -341,7 +317,7 @@ def test_no_value_in_a_message_loses_a_line(
     logging.getLogger("shop").info("odd %s", value)
     log.info("odd %s", value)
     logging.getLogger("shop").info(value)
-    log.info(value)  # type: ignore[arg-type]
+    log.info(value)
     assert len(service.lines()) == 4
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from <<cookiecutter.__package>>.observability import get_logger, lines
-from <<cookiecutter.__package>>.observability.lines import MOST_WAITING, LineWriter
-from <<cookiecutter.__package>>.observability.logging import Lines
+from <<cookiecutter.__package>>.observability import get_logger
+from <<cookiecutter.__package>>.workers import lines
+from <<cookiecutter.__package>>.workers.lines import MOST_WAITING, LineWriter
 
 from .conftest import MakeService
 from .support import Service, a_process, eventually, parsed
@@ -333,23 +333,23 @@ def test_a_closed_writer_leaves_no_thread_and_takes_a_late_line(pipe: Pipe) -> N
     writer.put(line_of(0, 0, 100), at_once=False)
     thread = writer._thread
     assert thread is not None
+    writer.flush(10)
     writer.close()
     thread.join(5)
     assert not thread.is_alive()
     writer.put(line_of(0, 1, 100), at_once=False)
+    writer.flush(10)
     writer.close()
     pipe.close()
     assert len(whole_lines(pipe.taken)) == 2
 
 
-def test_what_a_stalled_reader_never_takes_is_counted_at_the_end(
-    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LineWriter.flush, "__defaults__", (0.05,))
+def test_what_a_stalled_reader_never_takes_is_counted_at_the_end(pipe: Pipe) -> None:
     writer = Writer(pipe.writer)
     writer.put_all(line_of(0, number, 10_240) for number in range(100))
     eventually(lambda: writer._busy)
     writer.put_all(line_of(0, number, 10_240) for number in range(100))
+    writer.flush(0.05)
     writer.close()
     assert writer.lost["stalled"] >= 100
     pipe.begin_to_read()
@@ -425,7 +425,6 @@ def test_a_rotated_file_loses_no_line(make_service: MakeService) -> None:
             assert service.lines("line")
             rotated.append(service.log.with_suffix(f".{number}"))
             service.log.rename(rotated[-1])
-            _look_again()
     told = [
         line["number"]
         for file in (*rotated, service.log)
@@ -438,20 +437,12 @@ def test_a_rotated_file_loses_no_line(make_service: MakeService) -> None:
     assert service.line("line")["number"] == 30
 
 
-def _look_again() -> None:
-    """As if the moment had passed after which the writer looks whether its file was rotated."""
-    for handler in logging.root.handlers:
-        if isinstance(handler, Lines):
-            handler._writer._looked -= 10
-
-
 def test_several_processes_and_a_rotation_lose_no_line(tmp_path: Path) -> None:
     file = tmp_path / "service.log"
 
     def work(number: int) -> None:
         writer = Writer(-1, file)
         for index in range(200):
-            writer._looked -= 10
             writer.put(line_of(number, index, (200, 9_000)[index % 2]), at_once=True)
             if index % 40 == 20 + number:
                 writer.flush(10)
@@ -473,7 +464,6 @@ def test_a_file_that_cannot_be_opened_again_loses_nothing(service: Service, tmp_
     assert service.lines("before")
     service.log.rename(tmp_path / "rotated")
     service.log.mkdir()
-    _look_again()
     log.info("meanwhile")
     for handler in logging.root.handlers:
         handler.flush()

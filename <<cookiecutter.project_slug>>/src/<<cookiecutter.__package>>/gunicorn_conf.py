@@ -44,12 +44,12 @@ from gunicorn.workers.base import Worker  # noqa: E402
 from gunicorn.workers.gthread import ThreadWorker  # noqa: E402
 from prometheus_client import CollectorRegistry  # noqa: E402
 
-from .observability.logging import configure_logging  # noqa: E402
+from .observability.logging import init_logging  # noqa: E402
 from .workers import exposition  # noqa: E402
 from .workers.listener import SETTLE_SECONDS, refuse_new_connections  # noqa: E402
 from .workers.memory import begin_drain  # noqa: E402
 
-configure_logging(settings)
+init_logging(settings)
 
 
 class GunicornLogger(Logger):
@@ -105,11 +105,11 @@ keepalive = 75
 
 def on_starting(server: Arbiter) -> None:
     exposition.empty_directory()
-    configure_logging(settings, CollectorRegistry())
+    init_logging(settings, CollectorRegistry())
 
 
 def on_reload(server: Arbiter) -> None:
-    configure_logging(settings, CollectorRegistry())
+    init_logging(settings, CollectorRegistry())
 
 
 def when_ready(server: Arbiter) -> None:

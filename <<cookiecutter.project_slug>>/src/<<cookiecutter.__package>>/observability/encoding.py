@@ -1,8 +1,10 @@
 """How a line looks: JSON for machines, text in colour for a person at a terminal."""
 
+import json
 import sys
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 
 import orjson
 import structlog
@@ -45,76 +47,25 @@ def ids_of(request: Identity) -> Fields:
 
 def encode(line: Fields) -> bytes:
     """One line, newline included, of at most 16 KiB; longer values are cut, said by `truncated`."""
-    try:
-        text = orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
-    except (TypeError, ValueError):
-        line = {name: _plain(value) for name, value in line.items()}
-        text = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    text = _json(line)
     for longest in (8192, 2048, 512, 128, 32):
         if len(text) <= LONGEST_LINE:
             return text
         line = {
             name: value if name in _WHOLE else _cut(value, longest) for name, value in line.items()
         } | {"truncated": True}
-        text = orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+        text = _json(line)
     if len(text) > LONGEST_LINE:
-        ours = {name: value for name, value in line.items() if name in RESERVED}
-        text = orjson.dumps(ours, default=str, option=orjson.OPT_APPEND_NEWLINE)
+        text = _json({name: value for name, value in line.items() if name in RESERVED})
     return text
 
 
-class Console:
-    """Lines for a person at a terminal: coloured, one event a line, tracebacks below."""
-
-    _HIDDEN = frozenset({"service", "environment", "version", "revision", "logger", "module"})
-
-    def __init__(self) -> None:
-        self._render = structlog.dev.ConsoleRenderer(
-            colors=bool(sys.stdout and sys.stdout.isatty()), pad_event_to=24
-        )
-
-    def __call__(self, line: Fields) -> bytes:
-        shown = {
-            name.translate(_CONTROL): value.translate(_CONTROL) if isinstance(value, str) else value
-            for name, value in line.items()
-            if name not in self._HIDDEN
-        }
-        exception = shown.pop("exception", None)
-        shown["event"] = shown.pop("message")
-        shown["level"] = str(shown["level"]).lower()
-        text = str(self._render(None, "", shown))
-        if isinstance(exception, Mapping):
-            text += f"\n{str(exception['stacktrace']).translate(_CONTROL_IN_LINES)}"
-        return text.encode(errors="backslashreplace") + b"\n"
-
-
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
-_CONTROL_IN_LINES = {code: text for code, text in _CONTROL.items() if code not in (9, 10)}
-_seconds: tuple[int, str] = (-1, "")
-
-
-def timestamp(moment: float) -> str:
-    """RFC 3339 in UTC with milliseconds; the text of the current second is made once."""
-    global _seconds
-    second = int(moment)
-    known, text = _seconds
-    if known != second:
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        _seconds = (second, text)
-    return f"{text}.{int((moment - second) * 1000):03d}Z"
-
-
-def _plain(value: object) -> object:
-    """What orjson refuses, made acceptable: lone surrogates, huge integers, odd keys."""
-    if isinstance(value, dict):
-        return {str(_plain(str(name))): _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int) and -(2**63) <= value < 2**63:
-        return value
-    return str(value).encode(errors="backslashreplace").decode()
+def _json(line: Fields) -> bytes:
+    try:
+        return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # lone surrogates, of which json makes question marks here
+        text = json.dumps(line, default=str, ensure_ascii=False).encode(errors="replace")
+        return orjson.dumps(json.loads(text), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _cut(value: object, longest: int) -> object:
@@ -125,3 +76,41 @@ def _cut(value: object, longest: int) -> object:
     if isinstance(value, list):
         return [_cut(item, longest) for item in value[:64]]
     return value
+
+
+def timestamp(moment: float) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    second = int(moment)
+    return f"{_to_the_second(second)}.{int((moment - second) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _to_the_second(moment: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+
+
+_HIDDEN = frozenset({"service", "environment", "version", "revision", "logger", "module"})
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
+_CONTROL_IN_LINES = {code: text for code, text in _CONTROL.items() if code not in (9, 10)}
+
+
+class Console:
+    """Lines for a person at a terminal: coloured, one event a line, tracebacks below."""
+
+    def __init__(self) -> None:
+        colors = bool(sys.stdout and sys.stdout.isatty())
+        self._render = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=24)
+
+    def __call__(self, line: Fields) -> bytes:
+        shown = {
+            name.translate(_CONTROL): value.translate(_CONTROL) if isinstance(value, str) else value
+            for name, value in line.items()
+            if name not in _HIDDEN
+        }
+        exception = shown.pop("exception", None)
+        shown["event"] = shown.pop("message")
+        shown["level"] = str(shown["level"]).lower()
+        text = str(self._render(None, "", shown))
+        if isinstance(exception, Mapping):
+            text += f"\n{str(exception['stacktrace']).translate(_CONTROL_IN_LINES)}"
+        return text.encode(errors="backslashreplace") + b"\n"

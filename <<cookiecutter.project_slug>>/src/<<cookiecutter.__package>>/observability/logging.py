@@ -8,29 +8,28 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from functools import partialmethod
+from typing import Any, Self, TypeVar
 
 import structlog
-from flask import Flask
 from prometheus_client import CollectorRegistry, Counter
 
 from ..settings import Settings
+from ..workers.lines import LineWriter
 from ..workers.values import adder
 from .encoding import LEVELS, RESERVED, Console, Fields, encode, ids_of, level_name, timestamp
 from .identity import current_identity, identity_of_failure
-from .lines import LineWriter
 from .losses import Losses
 from .redaction import described, scrub, scrub_text
 
 SAY_LOST_SECONDS = 60.0
 """At most so often a line tells how many were lost."""
 
-get_logger = structlog.stdlib.get_logger
+T = TypeVar("T")
 
 # Lines that tell what another line tells already, or nothing.
 _QUIETER = {"werkzeug": "WARNING", "urllib3": "WARNING", "alembic.runtime.plugins": "WARNING"}
 _OF_A_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_PARAMETERS = frozenset(("event", "method_name", "positional_args", "self"))
 
 
 class Lines(logging.Handler):
@@ -40,16 +39,14 @@ class Lines(logging.Handler):
         self, settings: Settings, registry: CollectorRegistry | None, losses: Losses | None
     ) -> None:
         super().__init__()
-        self.constant: Fields = {
+        constant = {
             "service": settings.otel_service_name,
             "environment": settings.environment,
             "version": settings.app_version,
+            "revision": settings.app_revision,
         }
-        if settings.app_revision:
-            self.constant["revision"] = settings.app_revision
-        self.encode: Callable[[Fields], bytes] = (
-            encode if settings.log_format == "json" else Console()
-        )
+        self.constant: Fields = {name: value for name, value in constant.items() if value}
+        self.encode = encode if settings.log_format == "json" else Console()
         self.lost = 0
         """Lines that could not be written, since that was last said."""
         self._say_after = 0.0
@@ -77,16 +74,17 @@ class Lines(logging.Handler):
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
+        self.send(record.levelno, self._line_of, record)
+
+    def send(self, level: int, make: Callable[[T], Fields], subject: T) -> None:
+        """Hand the line that `make(subject)` is to the writer, and count it."""
         try:
-            self.send(self.encode(self._line_of(record)), record.levelno)
+            line = self.encode(make(subject))
+            if count := self._count.get(level_name(level)):
+                count(1)
+            self._writer.put(line, at_once=level > logging.INFO)
         except Exception as error:
             self.lose(type(error).__name__)
-
-    def send(self, line: bytes, level: int) -> None:
-        """Count a line and hand it to the writer."""
-        if count := self._count.get(level_name(level)):
-            count(1)
-        self._writer.put(line, at_once=level > logging.INFO)
 
     def lose(self, reason: str, quantity: int = 1) -> None:
         """Count lines that will never be read."""
@@ -117,10 +115,10 @@ class Lines(logging.Handler):
             **self.constant,
         }
         if identity := current_identity() or identity_of_failure(error):
-            line.update(ids_of(identity))
-        line.update(_callers_fields(record))
+            line |= ids_of(identity)
+        line |= _callers_fields(record)
         if record.levelno >= logging.WARNING:
-            line.update(module=record.module, function=record.funcName, line=record.lineno)
+            line |= {"module": record.module, "function": record.funcName, "line": record.lineno}
         if error is not None:
             line["exception"] = _exception(error)
             if identity:
@@ -128,34 +126,38 @@ class Lines(logging.Handler):
         return line
 
 
-def _method(level: str, **always: Any) -> Callable[..., Any]:
-    def log(self: Any, message: object = None, /, *args: object, **fields: Any) -> Any:
-        return self._proxy_to_logger(level, message, *args, **always | _beside_parameters(fields))
+class ServiceLogger(structlog.BoundLoggerBase):
+    """structlog's logger over the standard library's, whose levels and handlers it takes.
 
-    return log
+    No name of a field can collide with a parameter or with an attribute of a LogRecord.
+    """
+
+    def bind(self, /, **fields: object) -> Self:
+        """A logger that puts these fields on every line."""
+        return type(self)(self._logger, self._processors, {**self._context, **fields})
+
+    def log(
+        self, level: int, message: object, /, *args: object, exc_info: Any = None, **fields: object
+    ) -> None:
+        """`args` are for a message with %s and the like, `fields` stand beside it on the line."""
+        if self._logger.isEnabledFor(level):
+            told = {"fields": {**self._context, **fields}}
+            self._logger.log(level, message, *args, exc_info=exc_info, stacklevel=2, extra=told)
+
+    debug = partialmethod(log, logging.DEBUG)
+    info = partialmethod(log, logging.INFO)
+    warning = partialmethod(log, logging.WARNING)
+    error = partialmethod(log, logging.ERROR)
+    critical = partialmethod(log, logging.CRITICAL)
+    exception = partialmethod(log, logging.ERROR, exc_info=True)
 
 
-class ServiceLogger(structlog.stdlib.BoundLogger):
-    """structlog's logger, which takes fields that have the names of its own parameters too."""
-
-    def bind(self, /, **fields: Any) -> Self:
-        return super().bind(**_beside_parameters(fields))
-
-    debug = _method("debug")
-    info = _method("info")
-    warning = _method("warning")
-    warn = warning
-    error = _method("error")
-    critical = _method("critical")
-    fatal = critical
-    exception = _method("error", exc_info=True)
+def get_logger(name: str) -> ServiceLogger:
+    """A logger that takes fields: `log.info("order created", order_id=7)`."""
+    return ServiceLogger(logging.getLogger(name), [], {})
 
 
-def _beside_parameters(fields: Fields) -> Fields:
-    return {f"={name}" if name in _PARAMETERS else name: fields[name] for name in fields}
-
-
-def configure_logging(
+def init_logging(
     settings: Settings,
     registry: CollectorRegistry | None = None,
     losses: Losses | None = None,
@@ -164,6 +166,7 @@ def configure_logging(
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, Lines)]:
         root.removeHandler(handler)
+        handler.flush()
         handler.close()
     lines = Lines(settings, registry, losses)
     root.addHandler(lines)
@@ -172,49 +175,17 @@ def configure_logging(
         logging.getLogger(name).setLevel(level)
     logging.captureWarnings(True)
     logging.raiseExceptions = False
-    structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, _to_record],
-        wrapper_class=ServiceLogger,
-        logger_factory=logging.getLogger,
-        cache_logger_on_first_use=True,
-    )
+    # For whoever asks structlog itself for a logger.
+    structlog.configure(wrapper_class=ServiceLogger, logger_factory=logging.getLogger)
     return lines
-
-
-def init_logging(
-    app: Flask, settings: Settings, registry: CollectorRegistry, losses: Losses
-) -> Lines:
-    """Logs of this process, Flask's own logger included."""
-    lines = configure_logging(settings, registry, losses)
-    app.logger.handlers.clear()
-    return lines
-
-
-def _to_record(_: Any, __: str, event: Any) -> Any:
-    # structlog's last step: what its caller said becomes one attribute of a stdlib record, so
-    # that no field can collide with an attribute of LogRecord.
-    message = event.pop("event", "")
-    passed = {name: event.pop(name) for name in ("exc_info", "stack_info") if name in event}
-    # Over the frames between the caller and logging: structlog's two and `log`.
-    passed["stacklevel"] = 4
-    arguments = event.pop("positional_args", ())
-    fields = {name.removeprefix("="): event[name] for name in event}
-    return (message, *arguments), {**passed, "extra": {"fields": fields}}
 
 
 def _callers_fields(record: logging.LogRecord) -> Fields:
-    fields = record.__dict__.get("fields")
+    fields = vars(record).get("fields")
     if not isinstance(fields, Mapping):
-        fields = {
-            name: value for name, value in record.__dict__.items() if name not in _OF_A_RECORD
-        }
-    if not fields:
-        return {}
-    scrubbed = scrub(fields)
-    assert isinstance(scrubbed, dict)
-    return {
-        f"field_{name}" if name in RESERVED else name: value for name, value in scrubbed.items()
-    }
+        fields = {name: value for name, value in vars(record).items() if name not in _OF_A_RECORD}
+    scrubbed: Any = scrub(fields)
+    return {f"field_{name}" if name in RESERVED else name: scrubbed[name] for name in scrubbed}
 
 
 def _message(record: logging.LogRecord) -> str:

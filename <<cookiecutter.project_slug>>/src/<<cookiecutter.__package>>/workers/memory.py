@@ -3,26 +3,37 @@
 A reload (SIGHUP) does not import it again, so it keeps what is here.
 """
 
+import fcntl
 import mmap
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Where each stands: two bytes, and an unsigned integer of four.
 _DRAINING, _TORN, _LOST_FILES = 0, 1, 4
 _memory = mmap.mmap(-1, 8)
-
-line_lock = os.memfd_create("line-lock")
-"""Its lock (flock) orders the writers of log lines; the kernel frees it when a process dies."""
+_line_lock = os.memfd_create("line-lock")
 
 
 def _lock_of_our_own() -> None:
     # One that is inherited is the parent's: both would hold it at once.
-    ours = os.open(f"/proc/self/fd/{line_lock}", os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(ours, line_lock, inheritable=False)
+    ours = os.open(f"/proc/self/fd/{_line_lock}", os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(ours, _line_lock, inheritable=False)
     os.close(ours)
 
 
 os.register_at_fork(after_in_child=_lock_of_our_own)
+
+
+@contextmanager
+def line_lock() -> Iterator[None]:
+    """Keep the other processes' log lines out of ours; the kernel frees it when one dies."""
+    fcntl.flock(_line_lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(_line_lock, fcntl.LOCK_UN)
 
 
 def begin_drain() -> None:

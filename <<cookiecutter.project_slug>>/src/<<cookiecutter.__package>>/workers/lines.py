@@ -7,20 +7,19 @@ with it. Where the reader stalls, lines wait in memory; more than MOST_WAITING a
 counted.
 """
 
-import fcntl
 import os
 import select
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import util
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from ..workers import memory
+from . import memory
 
 GATHER_SECONDS = 0.01
 FLUSH_SECONDS = 2.0
@@ -29,7 +28,6 @@ FLUSH_SECONDS = 2.0
 MOST_WAITING = 2048
 """Lines that wait in one process beside those being written; at most 16 KiB each."""
 
-_FOLLOW_SECONDS = 1.0
 _NEWLINE = ord("\n")
 
 _writing = threading.Lock()
@@ -37,7 +35,7 @@ _writing = threading.Lock()
 
 
 class LineWriter:
-    """Writes to standard output, or to a file that may be rotated away under it.
+    """Writes to a descriptor, or to a file that may be rotated away under it.
 
     `lose(reason, count)` hears of the lines that are lost, `flows()` when all that waited is
     written.
@@ -53,7 +51,6 @@ class LineWriter:
     ) -> None:
         self._descriptor = -1 if file else descriptor
         self._file = file
-        self._looked = -_FOLLOW_SECONDS
         self._lose = lose
         self._flows = flows
         self._begin_empty()
@@ -64,8 +61,6 @@ class LineWriter:
         self._awake = False
         self._wake: SimpleQueue[bool] = SimpleQueue()
         self._busy = False
-        self._stalled = False
-        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def put(self, line: bytes, *, at_once: bool) -> None:
@@ -86,28 +81,25 @@ class LineWriter:
         self._wake.put(True)
         while (self._waiting or self._busy) and time.monotonic() < until:
             time.sleep(0.001)
-        self._stalled = bool(self._waiting or self._busy)
 
     def close(self) -> None:
-        """Write what waits, end the thread and give back the file. Another line begins anew."""
-        if not self._stalled:
-            self.flush()
+        """End the thread and give back the file; what waits still is lost: flush before.
+
+        Another line begins anew.
+        """
         if left := len(self._waiting):
-            self._waiting.clear()
             self._lose("stalled", left)
-        self._thread = None
         self._wake.put(True)
         self._begin_empty()
         # Its thread may be opening a rotated file anew; one that hangs keeps what it has.
         if self._file and _writing.acquire(timeout=FLUSH_SECONDS):
             with suppress(OSError):
                 os.close(self._descriptor)
-            self._descriptor, self._looked = -1, -_FOLLOW_SECONDS
+            self._descriptor = -1
             _writing.release()
 
     def _start(self) -> None:
-        if not self._starting.acquire(blocking=False):
-            return
+        # Of two that start at the same time the later one stays; the other ends at its first look.
         self._thread = threading.Thread(
             target=self._run, args=(self._wake,), name="log-lines", daemon=True
         )
@@ -116,7 +108,6 @@ class LineWriter:
         except RuntimeError:  # no thread can be had: the interpreter is ending, or there is a limit
             self._thread = None
             self._awake = False
-            self._starting.release()
             self._write_waiting()
 
     def _run(self, wake: "SimpleQueue[bool]") -> None:
@@ -144,14 +135,13 @@ class LineWriter:
 
     def _write(self, text: bytes) -> int:
         """Write all of it, however long that takes; returns how many lines could not be."""
-        position, head = 0, b""
-        try:
+        position, torn = 0, False
+        with suppress(OSError):
             if self._file:
                 self._follow(self._file)
-            with _alone():
+            with memory.line_lock():
                 torn = memory.is_line_torn()
-                head = b"\n" if torn else b""
-                text = head + text
+                text = b"\n" * torn + text
                 # Whoever comes after a process that is killed here begins a new line.
                 memory.set_line_torn(True)
                 try:
@@ -159,54 +149,31 @@ class LineWriter:
                         position += self._write_some(memoryview(text)[position:])
                 finally:
                     memory.set_line_torn(text[position - 1] != _NEWLINE if position else torn)
-        except OSError:
-            return text.count(b"\n", max(position, len(head)))
-        return 0
+        return text.count(b"\n", max(position, torn))
 
     def _write_some(self, text: memoryview) -> int:
         try:
             return os.write(self._descriptor, text)
         except BlockingIOError:
             # Another process that holds the stream may have set O_NONBLOCK on it.
-            poll = select.poll()
-            poll.register(self._descriptor, select.POLLOUT)
-            poll.poll()
+            select.select([], [self._descriptor], [])
             return 0
 
     def _follow(self, file: Path) -> None:
         """Open the file, anew where another has taken its name; keep the former if none can be."""
-        if time.monotonic() - self._looked < _FOLLOW_SECONDS or self._is_open(file):
-            return
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         former = self._descriptor
+        with suppress(OSError):
+            if os.path.samestat(file.stat(), os.fstat(former)):
+                return
         try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             self._descriptor = os.open(file, flags, 0o640)
         except OSError:
             if former < 0:
                 raise
-            return
-        self._looked = time.monotonic()
-        if former >= 0:
-            os.close(former)
-
-    def _is_open(self, file: Path) -> bool:
-        try:
-            there, ours = file.stat(), os.fstat(self._descriptor)
-        except OSError:
-            return False
-        if same := (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
-            self._looked = time.monotonic()
-        return same
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Keep the other processes' lines out of ours; the kernel frees the lock of one that dies."""
-    fcntl.flock(memory.line_lock, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(memory.line_lock, fcntl.LOCK_UN)
+        else:
+            if former >= 0:
+                os.close(former)
 
 
 _writers: "weakref.WeakSet[LineWriter]" = weakref.WeakSet()
