@@ -11,7 +11,8 @@ import sys
 import unicodedata
 
 LONGEST_NAME = 200
-LONGEST_SLUG = 63  # a DNS label, which Kubernetes asks of a Service's name
+# A DNS label, which Kubernetes asks of a Service's name, has at most 63. Names and lines of code that hold it need room.
+LONGEST_SLUG = 40
 SLUG = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 
 # The sizes of a tier in `_tiers`: whole numbers or not, the least and the greatest that the service can work with.

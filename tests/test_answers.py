@@ -64,7 +64,7 @@ REFUSED = {
     "a path": ("project_slug", "../orders", "project_slug=orders"),
     "accents": ("project_slug", "commandes-passées", "project_slug=commandes-passees"),
     "digits of another script": ("project_slug", "order-٣", "project_slug=order"),
-    "64 characters": ("project_slug", "a" * 64, "at most 63 characters"),
+    "41 characters": ("project_slug", "a" * 41, "at most 40 characters"),
     "Python's keyword": (
         "project_slug",
         "class",
@@ -115,7 +115,7 @@ def test_no_service_is_named_like_what_it_installs() -> None:
 
 ACCEPTED = {
     "one letter": ("project_slug", "a"),
-    "63 characters": ("project_slug", "a" * 63),
+    "40 characters": ("project_slug", "a" * 40),
     "hyphens and digits": ("project_slug", "order--service-2"),
     "200 emoji": ("project_name", "👩" * LONG),
     "a family of joined emoji": ("project_name", "👩‍👩‍👧 Family"),
@@ -167,6 +167,7 @@ DERIVED = {
     "👩‍👩‍👧": "service",
     "!!!": "service",
     "x" * LONG: "x" * 40,
+    "7" * LONG: "service-" + "7" * 32,
     "a very long name of a service that goes on for quite a while": "a-very-long-name-of-a-service-that-goes",
     "خدمة الطلبات": "khdm-ltlbt",
 }

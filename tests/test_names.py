@@ -92,6 +92,7 @@ def test_any_name_passes_the_services_own_style(service: Generate) -> None:
     services = [
         service(project_name=name, team=name, project_slug="ledger", scale_tier="large") for name in NAMES.values()
     ]
+    services += [service(project_slug=slug, scale_tier="large") for slug in SLUGS]
     for command in ("check", "--quiet", "--output-format=concise"), ("format", "--check", "--quiet"):
         said = run(sys.executable, "-m", "ruff", *command, "--no-cache", *services, cwd=services[0], check=False)
         assert said.returncode == 0, said.stdout[:2000]
@@ -99,7 +100,7 @@ def test_any_name_passes_the_services_own_style(service: Generate) -> None:
 
 SLUGS = [
     "a",
-    "a" * 63,
+    "a" * 40,
     "x1",
     "a--b",
     "service",
