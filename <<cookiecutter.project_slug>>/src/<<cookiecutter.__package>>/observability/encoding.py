@@ -30,6 +30,7 @@ RESERVED = frozenset(
 _WHOLE = RESERVED - {"message", "exception", "path", "route", "logger", "user_id"}
 
 
+@lru_cache
 def level_name(number: int) -> str:
     """The name of a level, or of the next lower one that has a name."""
     return LEVELS[min(50, max(10, number // 10 * 10))]
