@@ -114,7 +114,7 @@ SECRETS_IN_TEXT = [
 
 SECRET_NAMES = """
     password Password PASSWORD passwd pwd user_password passwordHash new-password password1
-    passwords
+    passwords pass dbpass passWord Clientsecret Accesstoken devicetoken
     secret client_secret clientSecret SECRET_KEY secrets
     token access_token accessToken refreshToken id_token auth_token X-Auth-Token csrf_token
     csrfmiddlewaretoken XSRF-TOKEN
@@ -130,7 +130,7 @@ SECRET_NAMES = """
 HARMLESS_NAMES = """
     author authors authority authored author_id max_tokens prompt_tokens tokenizer
     secretary keyboard key keys primary_key foreign_key sort_key partition_key cache_key monkey
-    passenger passage compass bypass pinned spin pinterest opinion shipping
+    passenger passage compass bypass boarding_pass pass_rate pinned spin pinterest opinion shipping
     cookiebook sessions_open assign signal signed design card cards discard
     cardinality order_id user customer amount currency id name path status_code method duration_ms
     description sidebar inside basin
