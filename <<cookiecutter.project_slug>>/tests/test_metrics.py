@@ -274,12 +274,23 @@ def test_metrics_are_on_the_service_port_in_development_only(
 
 
 @pytest.mark.parametrize(
-    "query", ["name[]=x", "name[]=app_info", "name[]=", "name[]=app_info&name[]=x"]
+    ("query", "names"),
+    [
+        ("name[]=x", set()),
+        ("name[]=app_info", {"app_info"}),
+        ("name[]=app_info&name[]=x&name[]=", {"app_info"}),
+    ],
 )
-def test_a_scrape_can_be_narrowed_by_name(service: Service, query: str) -> None:
+def test_a_scrape_can_be_narrowed_by_name(service: Service, query: str, names: set[str]) -> None:
     answer = service.client.get(f"/metrics?{query}")
     assert answer.status_code == 200
-    assert set(samples_of(answer.text)) <= {"app_info"}
+    assert set(samples_of(answer.text)) == names
+
+
+def test_an_empty_name_narrows_nothing(service: Service) -> None:
+    answer = service.client.get("/metrics?name[]=")
+    assert answer.status_code == 200
+    assert {"app_info", "http_request_capacity"} <= samples_of(answer.text).keys()
 
 
 @pytest.mark.parametrize(

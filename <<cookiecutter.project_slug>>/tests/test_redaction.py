@@ -103,6 +103,10 @@ SECRETS_IN_TEXT = [
     ("card 4111-1111-1111-1111.", "1111-1111"),
     ("card=4111111111111111", "4111111111111111"),
     ("5555555555554444", "5555555555554444"),
+    ("2 4111111111111111", "4111111111111111"),
+    ("card 4111 1111 1111 1111 12/27", "4111 1111"),
+    ("4111-1111-1111-1111 123", "1111-1111"),
+    ("IBAN 4 5555555555554444", "5555555555554444"),
     ("378282246310005 (amex)", "378282246310005"),
     ("cvv: 123", "123"),
     ("ssn 078-05-1120", "078-05-1120"),
@@ -114,7 +118,7 @@ SECRETS_IN_TEXT = [
 
 SECRET_NAMES = """
     password Password PASSWORD passwd pwd user_password passwordHash new-password password1
-    passwords
+    passwords pass dbpass passWord Clientsecret Accesstoken devicetoken
     secret client_secret clientSecret SECRET_KEY secrets
     token access_token accessToken refreshToken id_token auth_token X-Auth-Token csrf_token
     csrfmiddlewaretoken XSRF-TOKEN
@@ -130,7 +134,7 @@ SECRET_NAMES = """
 HARMLESS_NAMES = """
     author authors authority authored author_id max_tokens prompt_tokens tokenizer
     secretary keyboard key keys primary_key foreign_key sort_key partition_key cache_key monkey
-    passenger passage compass bypass pinned spin pinterest opinion shipping
+    passenger passage compass bypass boarding_pass pass_rate pinned spin pinterest opinion shipping
     cookiebook sessions_open assign signal signed design card cards discard
     cardinality order_id user customer amount currency id name path status_code method duration_ms
     description sidebar inside basin

@@ -21,12 +21,11 @@ _SECONDS = 5.0
 
 
 class Finding(NamedTuple):
-    """What became of one signal; `arrived` is None where nobody can tell."""
+    """What became of one signal: whether it arrived or, in a word, why nobody can tell."""
 
     signal: str
-    arrived: bool | None
+    arrived: bool | str
     told: str
-    why_unknown: str = "off"
 
 
 def init_doctor(app: Flask, settings: Settings) -> None:
@@ -41,8 +40,8 @@ def init_doctor(app: Flask, settings: Settings) -> None:
             *_health(app.extensions["health"]),
         ]
         words = {True: "arrived", False: "MISSING"}
-        for signal, arrived, told, why_unknown in findings:
-            word = why_unknown if arrived is None else words[arrived]
+        for signal, arrived, told in findings:
+            word = words[arrived] if isinstance(arrived, bool) else arrived
             click.echo(f"{signal:<20} {word:<8} {told}")
         if any(finding.arrived is False for finding in findings):
             sys.exit(1)
@@ -55,9 +54,8 @@ def _logs(settings: Settings) -> Finding:
     logging.getLogger(__name__).log(level, "doctor", extra={"probe": probe})
     lines.flush()
     if settings.log_file is None:
-        return Finding(
-            "logs", not lines.lost, "a line on standard output, which somebody must read"
-        )
+        told = "a line on standard output, which somebody must read"
+        return Finding("logs", not lines.lost, told)
     with settings.log_file.open("rb") as file:
         file.seek(max(0, settings.log_file.stat().st_size - 65_536))
         arrived = probe.encode() in file.read()
@@ -81,10 +79,9 @@ def _metrics(app: Flask, settings: Settings) -> Finding:
     counted = registry.get_sample_value("http_request_duration_seconds_count", labels)
     return Finding(
         "metrics",
-        None if counted else False,
+        "unknown" if counted else False,
         f"no service runs on PORT {settings.port} with metrics on METRICS_PORT"
         f" {settings.metrics_port}; start it (make serve) and ask again",
-        "unknown",
     )
 
 
@@ -103,7 +100,7 @@ def _get(url: str) -> str:
 
 def _errors(settings: Settings) -> Finding:
     if settings.sentry_dsn is None:
-        return Finding("errors", None, "set SENTRY_DSN=https://KEY@HOST/PROJECT to send errors")
+        return Finding("errors", "off", "set SENTRY_DSN=https://KEY@HOST/PROJECT to send errors")
     from sentry_sdk.envelope import Envelope  # noqa: PLC0415 - an import that only this pays for
     from sentry_sdk.utils import Dsn  # noqa: PLC0415
 
@@ -121,28 +118,19 @@ def _errors(settings: Settings) -> Finding:
         }
     )
     auth = dsn.to_auth("doctor/1.0")
-    request = Request(  # noqa: S310 - settings hold it to http and https
-        auth.get_api_url(),
-        envelope.serialize(),
-        {
-            "X-Sentry-Auth": auth.to_header(),
-            "Content-Type": "application/x-sentry-envelope",
-        },
-    )
+    headers = {"X-Sentry-Auth": auth.to_header(), "Content-Type": "application/x-sentry-envelope"}
+    request = Request(auth.get_api_url(), envelope.serialize(), headers)  # noqa: S310 - checked
     where = f"{dsn.scheme}://{dsn.netloc}"
+    told = f"{where} does not answer as Sentry does; check SENTRY_DSN"
+    arrived = False
     try:
         with urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
-            received = json.load(answer).get("id", "").replace("-", "") == event_id
+            arrived = json.load(answer).get("id", "").replace("-", "") == event_id
     except URLError as error:
-        return Finding(
-            "errors", False, f"{where}: {error.reason}; check SENTRY_DSN and that it can be reached"
-        )
+        told = f"{where}: {error.reason}; check SENTRY_DSN and that it can be reached"
     except (OSError, ValueError, AttributeError):
-        received = False
-    told = f"an event, {event_id}, at {where}"
-    if not received:
-        told = f"{where} does not answer as Sentry does; check SENTRY_DSN"
-    return Finding("errors", received, told)
+        pass
+    return Finding("errors", arrived, f"an event, {event_id}, at {where}" if arrived else told)
 
 
 def _health(health: Health) -> list[Finding]:

@@ -7,34 +7,24 @@ master itself holds (settings, this file's imports) changes with a restart only.
 import atexit
 import os
 import signal
-import sys
 import tempfile
 import threading
 import time
 from shutil import rmtree
 from types import FrameType
 
-from .settings import SettingsError, load_settings
+from .settings import load_settings
 
-try:
-    settings = load_settings()
-except SettingsError as error:
-    sys.exit(str(error))
+settings = load_settings()
 
 # prometheus_client chooses how it keeps values when it is imported, by this variable.
-_memory = "/dev/shm"  # noqa: S108 - a fresh directory is made in it
+_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - only fresh names
 if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-    _directory = tempfile.mkdtemp(
-        prefix="metrics-", dir=_memory if os.access(_memory, os.W_OK) else None
-    )
+    _directory = tempfile.mkdtemp(prefix="metrics-", dir=_memory)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = _directory
-
-    def _remove(directory: str, master: int) -> None:
-        # A worker inherits what is registered here.
-        if os.getpid() == master:
-            rmtree(directory, ignore_errors=True)
-
-    atexit.register(_remove, _directory, os.getpid())
+    atexit.register(rmtree, _directory, ignore_errors=True)
+    # A worker's end is not the service's.
+    os.register_at_fork(after_in_child=lambda: atexit.unregister(rmtree))
 
 from gunicorn.arbiter import Arbiter  # noqa: E402
 from gunicorn.config import Config  # noqa: E402
@@ -91,7 +81,7 @@ bind = f"0.0.0.0:{settings.port}"
 workers = settings.web_concurrency
 threads = settings.web_threads
 worker_class = PatientWorker
-worker_tmp_dir = _memory if os.access(_memory, os.W_OK) else None
+worker_tmp_dir = _memory
 logger_class = GunicornLogger
 control_socket_disable = True
 # Forwarding headers are believed as far as TRUSTED_PROXIES says, and nowhere else.
@@ -134,7 +124,6 @@ def _drain_before_stopping(server: Arbiter) -> None:
     gunicorn by itself closes its sockets at SIGTERM. A second SIGTERM stops without waiting.
     """
     stop = server.handle_term
-    begun = threading.Event()
 
     def at_signal(number: int, frame: FrameType | None) -> None:
         # A worker has this handler for its first moments: its end is not the service's.
@@ -143,9 +132,7 @@ def _drain_before_stopping(server: Arbiter) -> None:
         server.signal(number, frame)
 
     def drain() -> None:
-        if begun.is_set():
-            stop()
-        begun.set()
+        server.handle_term = stop
         server.log.info("draining for %g s", settings.drain_seconds)
         wait = threading.Timer(settings.drain_seconds, close_the_door)
         wait.daemon = True

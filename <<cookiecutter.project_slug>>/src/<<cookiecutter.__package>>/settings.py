@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -26,14 +26,15 @@ SERVICE = "<< cookiecutter.project_slug >>"
 SLOW_REQUEST_SECONDS = << tier.thresholds.latency_seconds >>
 """A request that takes longer is always logged, and is an edge of the latency histogram."""
 
-_LOCAL = ("sqlite", "unix")
-"""Schemes of URLs that need no host."""
-
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+Url = TypeVar("Url", str, SecretStr)
 
 
-class SettingsError(ValueError):
-    """One line for each variable that cannot be used; never a value, which may be a secret."""
+class SettingsError(SystemExit):
+    """One line for each variable that cannot be used; never a value, which may be a secret.
+
+    Nothing can go on without them: Python says the lines, without a traceback, and exits with 1.
+    """
 
 
 class Dependency(NamedTuple):
@@ -44,35 +45,33 @@ class Dependency(NamedTuple):
     critical: bool
 
 
-def _pairs(text: object) -> list[tuple[str, str]]:
-    if not isinstance(text, str):
-        raise ValueError("must be text")
-    pairs = [entry.strip().partition("=") for entry in text.split(",") if entry.strip()]
-    if any(not name or not value for name, _, value in pairs):
+def _pairs(text: str) -> list[tuple[str, str]]:
+    entries = [entry.partition("=") for entry in text.split(",") if entry.strip()]
+    pairs = [(name.strip(), value.strip()) for name, _, value in entries]
+    if not all(name.removeprefix("!") and value for name, value in pairs):
         raise ValueError("an entry is not of the form name=value")
-    return [(name.strip(), value.strip()) for name, _, value in pairs]
+    return pairs
 
 
 def _log_levels(text: object) -> object:
-    if isinstance(text, dict):
+    if not isinstance(text, str):
         return text
     return {name: level.upper() for name, level in _pairs(text)}
 
 
 def _dependencies(text: object) -> object:
-    if isinstance(text, tuple):
+    if not isinstance(text, str):
         return text
-    pairs = _pairs(text)
-    if any(name == "!" for name, _ in pairs):
-        raise ValueError("an entry has no name")
+    check = _url("http", "https")
     return tuple(
-        Dependency(name.removeprefix("!"), _url("http", "https")(url), name.startswith("!"))
-        for name, url in pairs
+        Dependency(name.removeprefix("!"), check(url), name.startswith("!"))
+        for name, url in _pairs(text)
     )
 
 
-def _url(*schemes: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
+def _url(*schemes: str) -> Callable[[Url], Url]:
+    def check(url: Url) -> Url:
+        text = url.get_secret_value() if isinstance(url, SecretStr) else url
         if any(character in text for character in " ;,\t\r\n"):
             raise ValueError("holds a character that a URL does not")
         try:
@@ -81,24 +80,16 @@ def _url(*schemes: str) -> Callable[[str], str]:
         except ValueError:
             # urllib's own message quotes the text, which may hold a password.
             raise ValueError("is not a URL, or has a port that is none") from None
-        local = parts.scheme in _LOCAL and text.startswith(f"{parts.scheme}://")
-        if parts.scheme not in schemes or not (parts.hostname or local):
+        located = parts.hostname or text.startswith(("sqlite://", "unix://"))
+        if parts.scheme not in schemes or not located:
             raise ValueError(f"is not a URL that starts with {' or '.join(schemes)}")
-        return text
+        return url
 
     return check
 
 
-def _secret_url(*schemes: str) -> AfterValidator:
-    def check(secret: SecretStr) -> SecretStr:
-        _url(*schemes)(secret.get_secret_value())
-        return secret
-
-    return AfterValidator(check)
-
-
 def _sentry_dsn(secret: SecretStr) -> SecretStr:
-    parts = urlsplit(_url("http", "https")(secret.get_secret_value()))
+    parts = urlsplit(_url("http", "https")(secret).get_secret_value())
     if not parts.username or not parts.path.rpartition("/")[2].isdigit():
         raise ValueError("has no key or no project number")
     return secret
@@ -188,7 +179,7 @@ class Settings(BaseSettings):
     ] = Field((), description="name=url,!name=url with http or https URLs; ! marks a critical one")
 <% if cookiecutter.database == 'postgresql' %>
 
-    database_url: Annotated[SecretStr, _secret_url("postgresql", "sqlite")] = Field(
+    database_url: Annotated[SecretStr, AfterValidator(_url("postgresql", "sqlite"))] = Field(
         SecretStr("sqlite:///<< cookiecutter.project_slug >>.db"),
         description="postgresql://USER:PASSWORD@HOST/DATABASE",
     )
@@ -197,7 +188,7 @@ class Settings(BaseSettings):
 <% if cookiecutter.database != 'postgresql' %>
 
 <% endif %>
-    redis_url: Annotated[SecretStr, _secret_url("redis", "rediss", "unix")] | None = Field(
+    redis_url: Annotated[SecretStr, AfterValidator(_url("redis", "rediss", "unix"))] | None = Field(
         None, description="redis://:PASSWORD@HOST:PORT/NUMBER"
     )
 <% endif %>
@@ -249,12 +240,8 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = [
-            problem
-            for problem in error.errors()
-            # A default that depends on a variable which is wrong itself.
-            if problem["type"] != "default_factory_not_called"
-        ]
+        # Not of a default that depends on a variable which is wrong itself.
+        problems = [p for p in error.errors() if p["type"] != "default_factory_not_called"]
         raise SettingsError("\n".join(map(_explain, problems))) from None
 
 
@@ -269,7 +256,4 @@ def _explain(problem: ErrorDetails) -> str:
 
 if __name__ == "__main__":
     # gunicorn reads WEB_CONCURRENCY before its configuration can say what is wrong with it.
-    try:
-        load_settings()
-    except SettingsError as error:
-        sys.exit(str(error))
+    load_settings()

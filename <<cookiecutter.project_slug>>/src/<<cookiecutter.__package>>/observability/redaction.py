@@ -20,71 +20,70 @@ _MOST_VALUES = 10_000
 _LONGEST = 32_768
 
 # At least what sentry_sdk.scrubber's deny lists name, and OpenTelemetry's sensitive URL keys
-# (semantic conventions, attribute url.query). A test holds this to both.
-_SECRET_WORDS = frozenset(
-    "apikey auth authorization bearer cookie cookies credential credentials csrf csrftoken"
-    " cvc cvv iban jsessionid jwt nino otp passcode passphrase passport passwd password"
-    " passwords phpsessid pin privatekey pwd secret secrets session sessionid sid sig"
-    " signature ssn symfony token xsrf".split()
-)
-_SECRET_PHRASES = (
-    "access key",
-    "account key",
-    "api key",
-    "bank account",
-    "card no",
-    "card number",
-    "cc number",
-    "client key",
-    "credit card",
-    "debit card",
-    "encryption key",
-    "ip address",
-    "master key",
-    "national id",
-    "national insurance",
-    "private key",
-    "real ip",
-    "remote addr",
-    "security code",
-    "shared key",
-    "signing key",
-    "social security",
-    "ssh key",
-    "tax id",
-    "x csrftoken",
-    "x forwarded for",
-)
-# Servers write header names as `Clientsecret`: what was two words is one.
-_RUN_TOGETHER = frozenset(phrase.replace(" ", "") for phrase in _SECRET_PHRASES) | frozenset(
-    "accesstoken apitoken authtoken awsaccesskeyid csrfmiddlewaretoken dbpass idtoken pass"
-    " passwordhash refreshtoken secretkey sessiontoken totp usertoken".split()
-)
+# (semantic conventions, attribute url.query). A test holds this to both. What is two words here
+# can be one in a name: servers write those of headers as `Accesskey`.
+_NAMES = """
+    access-key account-key api-key auth authorization aws-access-key-id bank-account bearer card-no
+    card-number cc-number client-key cookie cookies credential credentials credit-card csrf cvc cvv
+    db-pass debit-card encryption-key iban ip-address jsessionid jwt master-key national-id
+    national-insurance nino otp passcode passphrase passport password-hash phpsessid pin private-key
+    real-ip remote-addr secret-key security-code session session-id shared-key sid sig signature
+    signing-key social-security ssh-key ssn symfony tax-id totp x-forwarded-for xsrf
+"""
+_ENDINGS = "passwd password passwords pwd secret secrets token"
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_SECRET_NAME = re.compile(
+    rf"\b(?:{'|'.join(_NAMES.split()).replace('-', '-?')})\b"
+    rf"|(?:{'|'.join(_ENDINGS.split())})\b"
+    r"|^pass "  # by itself; a boarding pass is none
+)
 
 
 @lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
     """Whether a field of this name holds a secret: by whole words, so `apiKey` but not `author`."""
-    words = [word.lower() for word in _WORD.findall(name[:128])]
-    together = "".join(words)
-    if not _SECRET_WORDS.isdisjoint((*words, together)) or together in _RUN_TOGETHER:
-        return True
-    if together.endswith(("password", "passwd", "pwd", "secret")):
-        return True
-    sentence = f" {' '.join(words)} "
-    return any(f" {phrase} " in sentence for phrase in _SECRET_PHRASES)
+    words = _WORD.findall(name[:128])
+    spellings = f"{'-'.join(words)} {''.join(words)}".lower()
+    return _SECRET_NAME.search(spellings) is not None
 
 
-def _card(found: re.Match[str]) -> str:
-    digits = [int(digit) for digit in found[0] if digit.isdigit()]
-    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
-    luhn = sum(digits[-1::-2]) + sum(doubled)
-    return REDACTED if luhn % 10 == 0 else found[0]
+# A cheap sign that must be there, and the shape. Its group, if it has one, is kept.
+_SHAPES = {
+    "-----BEGIN": r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*KEY-----|\Z)",
+    "(?i)cookie|authorization": r"(?i)(\b(?:cookie2?|authorization)\s*:\s*)[^\r\n]+",
+    # Bounded, so that hostile text costs linear time.
+    "://": (
+        r"(://)[^\s/?#@:\"']{0,128}(?::(?!\d{1,5}/)[^\s\"'@]{0,256})?"
+        r"(?:@[^\s/?#@\"']{0,128})?(?=@)"
+    ),
+    r"(?i)\b(?:bearer|basic|token|digest|negotiate|apikey)\s": (
+        r"(?i)\b((?:bearer|basic|token|digest|negotiate|apikey)\s+)"
+        r"(?=[^\s,;]*[0-9=_~+/.-])[A-Za-z0-9._~+/=-]{8,}"
+    ),
+    "eyJ": r"(?<![\w-])eyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*",
+    r"_|-|AKIA|ASIA|AIza|SG\.": (
+        r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
+        r"|glpat-[\w-]{16,}|xox[abeoprs]-[\w-]{10,}|[sr]k_(?:live|test)_\w{10,}|sk-[\w-]{20,}"
+        r"|whsec_\w{16,}|AIza[\w-]{30,}|SG\.[\w-]{16,}\.[\w-]{16,}|npm_\w{20,}|pypi-[\w-]{20,}"
+        r"|dop_v1_\w{20,}|shpat_\w{20,}|hf_\w{20,})"
+    ),
+    # The values of the row, in what PostgreSQL says of a key that exists already.
+    r"Key \(": r"(?m)(\bKey \([^()]{0,512}\)=\()[^\r\n]*?(?=\) |\)$|\Z)",
+    r"hooks\.slack\.com": r"(hooks\.slack\.com/services/)\S+",
+    # Numbers of social security, national insurance and bank accounts.
+    r"\d{2}-\d{4}|[A-Z]{2} ?\d\d": (
+        r"(?<![\w-])(?:\d{3}-\d{2}-\d{4}"
+        r"|[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]"
+        r"|[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?)(?![\w-])"
+    ),
+}
+_SIGNS_AND_SHAPES = [(re.compile(sign).search, re.compile(_SHAPES[sign])) for sign in _SHAPES]
 
+_CARD_SIGN = re.compile(r"\d{4}[ -]?\d").search
+_CARD = re.compile(r"(?<![\w.-])[2-6](?:[ -]?\d){12,18}(?![\w-])(?!\.\d)")
 
-_PAIR = re.compile(r"[=:]|[\"'],").search
-_NAME = re.compile(
+_PAIR_SIGN = re.compile(r"[=:]|[\"'],").search
+_PAIR = re.compile(
     r"(?<![\w.-])[\d.-]{0,32}([A-Za-z_][\w.-]{0,127})(?:\\{0,4}[\"'],?)?\]?\s{0,4}(?:=>|[=:]|(?<=,))\s{0,4}(?!//)"
 )
 _VALUE = re.compile(
@@ -92,100 +91,49 @@ _VALUE = re.compile(
 )
 
 
-def _scrub_pairs(text: str) -> str:
-    """`password=…`, `"apiKey": "…"` and the like. A harmless name's value is looked into."""
-    pieces, position = [], 0
-    while found := _NAME.search(text, position):
-        value = _VALUE.match(text, found.end()) if is_secret_name(found[1]) else None
-        if value:
-            pieces += [text[position : found.end()], REDACTED]
-        else:
-            pieces.append(text[position : found.end()])
-        position = value.end() if value else found.end()
-    return "".join([*pieces, text[position:]])
-
-
-# Each shape: a cheap sign that must be there, the pattern, what stands in its place.
-_SHAPES = (
-    (
-        re.compile(r"-----BEGIN").search,
-        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*KEY-----|\Z)", re.S),
-        REDACTED,
-    ),
-    (
-        re.compile(r"(?i)cookie|authorization").search,
-        re.compile(
-            r"(?i)(?P<key>\b(?:set-)?cookie2?\s*:\s*|\b(?:proxy-)?authorization\s*:\s*)[^\r\n]+"
-        ),
-        rf"\g<key>{REDACTED}",
-    ),
-    (
-        re.compile(r"://").search,
-        re.compile(
-            # Bounded, so that hostile text costs linear time.
-            r"://[^\s/?#@:\"']{0,128}(?::(?!\d{1,5}/)[^\s\"'@]{0,256})?@(?:[^\s/?#@\"']{0,128}@)?"
-        ),
-        rf"://{REDACTED}@",
-    ),
-    (
-        re.compile(r"(?i)\b(?:bearer|basic|token|digest|negotiate|apikey)\s").search,
-        re.compile(
-            r"(?i)\b(?P<key>(?:bearer|basic|token|digest|negotiate|apikey)\s+)"
-            r"(?=[^\s,;]*[0-9=_~+/.-])[A-Za-z0-9._~+/=-]{8,}"
-        ),
-        rf"\g<key>{REDACTED}",
-    ),
-    (
-        re.compile(r"eyJ").search,
-        re.compile(r"(?<![\w-])eyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*"),
-        REDACTED,
-    ),
-    (
-        re.compile(r"_|-|AKIA|ASIA|AIza|SG\.").search,
-        re.compile(
-            r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
-            r"|glpat-[\w-]{16,}|xox[abeoprs]-[\w-]{10,}|[sr]k_(?:live|test)_\w{10,}|sk-[\w-]{20,}"
-            r"|whsec_\w{16,}|AIza[\w-]{30,}|SG\.[\w-]{16,}\.[\w-]{16,}|npm_\w{20,}|pypi-[\w-]{20,}"
-            r"|dop_v1_\w{20,}|shpat_\w{20,}|hf_\w{20,})"
-        ),
-        REDACTED,
-    ),
-    (
-        # The values of the row, in what PostgreSQL says of a key that exists already.
-        re.compile(r"Key \(").search,
-        re.compile(r"(?P<key>\bKey \([^()]{0,512}\)=\()[^\r\n]*?(?=\) |\)$|\Z)", re.M),
-        rf"\g<key>{REDACTED}",
-    ),
-    (
-        re.compile(r"hooks\.slack\.com").search,
-        re.compile(r"(hooks\.slack\.com/services/)\S+"),
-        rf"\g<1>{REDACTED}",
-    ),
-    (
-        re.compile(r"\d{4}[ -]?\d").search,
-        re.compile(r"(?<![\w.-])[2-6](?:[ -]?\d){12,18}(?![\w-])(?!\.\d)"),
-        _card,
-    ),
-    (
-        re.compile(r"\d{2}-\d{4}|[A-Z]{2} ?\d\d").search,
-        re.compile(
-            r"(?<![\w-])(?:\d{3}-\d{2}-\d{4}"
-            r"|[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]"
-            r"|[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?)(?![\w-])"
-        ),
-        REDACTED,
-    ),
-)
-
-
 def scrub_text(text: str) -> str:
     """Free text without the secrets that can be told by their shape."""
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
-    for sign, shape, replacement in _SHAPES:
-        if sign(text):
-            text = shape.sub(replacement, text)
-    return _scrub_pairs(text) if _PAIR(text) else text
+    for has_sign, shape in _SIGNS_AND_SHAPES:
+        if has_sign(text):
+            text = shape.sub(_taken_out, text)
+    if _CARD_SIGN(text):
+        text = _CARD.sub(_card, text)
+    return _scrub_pairs(text) if _PAIR_SIGN(text) else text
+
+
+def _taken_out(found: re.Match[str]) -> str:
+    return f"{found[1]}{REDACTED}" if found.re.groups else REDACTED
+
+
+def _card(found: re.Match[str]) -> str:
+    """Takes a card's number out of groups of digits; beside it may stand its expiry, or a count."""
+    groups = re.split("([ -])", found[0])
+    for first in range(0, len(groups), 2):
+        for end in range(len(groups), first, -2):
+            if _is_card("".join(groups[first:end:2])):
+                return "".join((*groups[:first], REDACTED, *groups[end:]))
+    return found[0]
+
+
+def _is_card(number: str) -> bool:
+    """Whether its last digit is a card's check digit: Luhn's, ISO/IEC 7812-1, annex B."""
+    digits = [int(digit) for digit in number]
+    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
+    return 13 <= len(digits) <= 19 and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def _scrub_pairs(text: str) -> str:
+    """`password=…`, `"apiKey": "…"` and the like. A harmless name's value is looked into."""
+    pieces, position = [], 0
+    for found in _PAIR.finditer(text):
+        if found.start() < position or not is_secret_name(found[1]):
+            continue
+        if value := _VALUE.match(text, found.end()):
+            pieces += [text[position : found.end()], REDACTED]
+            position = value.end()
+    return "".join([*pieces, text[position:]])
 
 
 _scrub_and_remember = lru_cache(maxsize=2048)(scrub_text)
@@ -211,23 +159,21 @@ def _scrub(value: object, depth: int, left: list[int]) -> object:
         return value
     if isinstance(value, int):
         # A card number can come as an integer; beyond 64 bits JSON readers disagree.
-        text = "" if abs(value) < 10**11 else scrub_text(described(value))
+        text = scrub_text(described(value)) if abs(value) >= 10**11 else ""
         return text if text == REDACTED or abs(value) >= 2**63 else value
     if isinstance(value, Mapping):
-        named = ((described(name), item) for name, item in islice(value.items(), left[0] + 1))
-        return {
-            scrub_text(name): REDACTED
-            if is_secret_name(name) and item is not None
-            else _scrub(item, depth + 1, left)
-            for name, item in named
-        }
+        fields = islice(value.items(), left[0] + 1)
+        return dict(_scrub_field(described(name), item, depth, left) for name, item in fields)
     if isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str):
-        name, item = value
-        safe = REDACTED if is_secret_name(name) else _scrub(item, depth + 1, left)
-        return [scrub_text(name), safe]
+        return list(_scrub_field(value[0], value[1], depth, left))
     if isinstance(value, list | tuple | set | frozenset):
         return [_scrub(item, depth + 1, left) for item in islice(value, left[0] + 1)]
     return scrub_text(described(value))
+
+
+def _scrub_field(name: str, value: object, depth: int, left: list[int]) -> tuple[str, object]:
+    secret = is_secret_name(name) and value is not None
+    return scrub_short_text(name), REDACTED if secret else _scrub(value, depth + 1, left)
 
 
 def described(value: object) -> str:

@@ -11,7 +11,9 @@ import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Metric, start_http_server
@@ -65,47 +67,36 @@ class Workers(Collector):
         self._directory = directory
         self._said = False
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterable[Metric]:
         with _files:
             # A newborn's file is empty for a moment.
             files = [str(file) for file in _value_files(self._directory) if file.stat().st_size]
-            told = list(MultiProcessCollector.merge(files))
-        yield from self._with_losses(told) if memory.lost_value_files() else told
+            families = {metric.name: metric for metric in MultiProcessCollector.merge(files)}
+        if lost := memory.lost_value_files():
+            name = "telemetry_dropped"
+            family = families.setdefault(name, CounterMetricFamily(name, "Telemetry lost."))
+            labels = {"signal": "metrics", "reason": "directory"}
+            family.add_sample(f"{name}_total", labels, lost)
+            self._say_once()
+        return families.values()
 
-    def _with_losses(self, told: list[Metric]) -> list[Metric]:
+    def _say_once(self) -> None:
         if not self._said:
             self._said = True
             logging.getLogger(__name__).warning(
                 "metrics lost: their directory takes no files",
                 extra={"directory": str(self._directory)},
             )
-        name = "telemetry_dropped"
-        family = next((metric for metric in told if metric.name == name), None)
-        if family is None:
-            family = CounterMetricFamily(name, "Telemetry that could not be delivered.")
-            told.append(family)
-        labels = {"signal": "metrics", "reason": "directory"}
-        family.add_sample(f"{name}_total", labels, memory.lost_value_files())
-        return told
 
 
-class MasterRegistry(CollectorRegistry):
-    """A registry whose collectors learn only at a scrape which metrics there are."""
+class Registry(CollectorRegistry):
+    """A registry that can be narrowed though its collectors learn their names only at a scrape."""
 
     def restricted_registry(self, names: Iterable[str]) -> Any:
         """`/metrics?name[]=...`: the samples of these names."""
-        return Restricted(self, frozenset(names))
-
-
-class Restricted:
-    def __init__(self, registry: CollectorRegistry, names: frozenset[str]) -> None:
-        self._registry = registry
-        self._names = names
-
-    def collect(self) -> Iterator[Metric]:
-        for metric in self._registry.collect():
-            if restricted := metric._restricted_metric(self._names):
-                yield restricted
+        wanted = frozenset(names)
+        found = (metric._restricted_metric(wanted) for metric in self.collect())
+        return SimpleNamespace(collect=lambda: filter(None, found))
 
 
 class Info(Collector):
@@ -131,7 +122,7 @@ def bury(pid: int) -> None:
         for file in list(directory.glob(f"*_{pid}.db")):
             try:
                 kind = file.name.removesuffix(f"_{pid}.db")
-                if kind.startswith("gauge"):
+                if kind.startswith("gauge") or not file.stat().st_size:
                     file.unlink()
                 else:
                     _add(file, directory / f"{kind}_{_DEAD}.db")
@@ -140,18 +131,12 @@ def bury(pid: int) -> None:
 
 
 def _add(dead: Path, grave: Path) -> None:
-    if dead.stat().st_size == 0:
-        dead.unlink()
-        return
     counted = [(key, value) for key, value, _, _ in MmapedDict.read_all_values_from_file(dead)]
-    total = AllocatedValues(str(grave))
-    try:
+    with closing(AllocatedValues(str(grave))) as total:
         sums = [(key, value + total.read_value(key)[0]) for key, value in counted]
         dead.unlink()
         for key, value in sums:
             total.write_value(key, value, 0.0)
-    finally:
-        total.close()
 
 
 def serve_metrics(settings: Settings) -> None:
@@ -159,7 +144,7 @@ def serve_metrics(settings: Settings) -> None:
 
     Exits with one line where METRICS_PORT is taken.
     """
-    registry = MasterRegistry()
+    registry = Registry()
     for collector in (Workers(values_directory()), ServiceProcesses(), Info(settings)):
         registry.register(collector)
     try:
