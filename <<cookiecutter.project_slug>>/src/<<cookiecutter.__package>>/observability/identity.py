@@ -65,12 +65,13 @@ def identity_of(environ: Mapping[str, Any]) -> Identity:
     `X-Request-ID` is free text by custom, so it is held to 64 harmless characters;
     `traceparent` is W3C Trace Context, section 3.2.
     """
-    request_id = environ.get("HTTP_X_REQUEST_ID", "")
-    if not _REQUEST_ID(request_id):
+    request_id = environ.get("HTTP_X_REQUEST_ID")
+    if not request_id or not _REQUEST_ID(request_id):
         request_id = f"{getrandbits(128):032x}"
     identity = Identity(request_id)
-    if parent := _TRACEPARENT(environ.get("HTTP_TRACEPARENT", "")):
-        identity.traceparent, identity.trace_id = parent[0], parent[1]
+    traceparent = environ.get("HTTP_TRACEPARENT")
+    if traceparent and (parent := _TRACEPARENT(traceparent)):
+        identity.traceparent, identity.trace_id = traceparent, parent[1]
     return identity
 
 
