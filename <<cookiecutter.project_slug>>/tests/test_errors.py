@@ -108,6 +108,13 @@ def test_a_failure_that_errorhandler_exception_answers_is_logged_once(service: S
     assert service.line("request failed")["level"] == "ERROR"
 
 
+def test_a_probe_that_fails_is_logged_too(service: Service) -> None:
+    service.app.view_functions["health"] = fail
+    assert service.client.get("/health", headers={"X-Request-ID": "r-1"}).status_code == 500
+    assert service.line("request failed")["request_id"] == "r-1"
+    assert len(service.lines()) == 1
+
+
 def test_a_failure_that_its_handler_logs_is_not_logged_again(service: Service) -> None:
     service.app.get("/fails")(fail)
 
@@ -363,7 +370,14 @@ def test_the_stand_in_for_sentry_receives_each_failure_once(
 
 @pytest.mark.parametrize(
     "failing",
-    [in_a_view, with_errorhandler_exception, in_a_thread, in_a_command, while_propagating],
+    [
+        in_a_view,
+        with_errorhandler_exception,
+        handled_and_raised_again,
+        in_a_thread,
+        in_a_command,
+        while_propagating,
+    ],
 )
 def test_what_nobody_handled_is_logged_once(
     service: Service, failing: Callable[[Flask], None]

@@ -44,16 +44,7 @@ def init_observability(app: Flask, settings: Settings) -> None:
     requests = init_metrics(app, settings, registry)
     security = init_security(app, registry)
     init_health(app, settings, registry)
+    observers = (errors.request_ended, security.request_ended, requests.ended, request_lines.ended)
     app.wsgi_app = Middleware(  # type: ignore[method-assign]
-        app.wsgi_app,
-        settings,
-        began=requests.began,
-        ended=(
-            errors.request_ended,
-            security.request_ended,
-            requests.ended,
-            request_lines.ended,
-        ),
-        done=requests.done,
-        losses=losses,
+        app.wsgi_app, settings, losses, requests.began, observers, requests.done
     )

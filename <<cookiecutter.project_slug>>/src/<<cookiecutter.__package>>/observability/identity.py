@@ -57,7 +57,6 @@ class Identity:
 
 _current: ContextVar[Identity | None] = ContextVar("identity", default=None)
 current_identity = _current.get
-set_identity = _current.set
 
 
 def identity_of(environ: Mapping[str, Any]) -> Identity:
@@ -67,13 +66,12 @@ def identity_of(environ: Mapping[str, Any]) -> Identity:
     `traceparent` is W3C Trace Context, section 3.2.
     """
     request_id = environ.get("HTTP_X_REQUEST_ID")
-    if request_id is None or not _REQUEST_ID(request_id):
+    if not request_id or not _REQUEST_ID(request_id):
         request_id = f"{getrandbits(128):032x}"
     identity = Identity(request_id)
     traceparent = environ.get("HTTP_TRACEPARENT")
-    if traceparent is not None and (parent := _TRACEPARENT(traceparent)):
-        identity.traceparent = traceparent
-        identity.trace_id = parent[1]
+    if traceparent and (parent := _TRACEPARENT(traceparent)):
+        identity.traceparent, identity.trace_id = traceparent, parent[1]
     return identity
 
 
@@ -100,6 +98,28 @@ def outgoing_headers() -> dict[str, str]:
     return headers
 
 
+class OnBehalfOf:
+    """Speak with the ids of a request. What fails meanwhile is marked as its failure."""
+
+    def __init__(self, identity: Identity | None) -> None:
+        self._identity = identity
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._identity)
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        _current.reset(self._token)
+        if error is not None:
+            # For those who hear of it outside of the request.
+            vars(error)[_IDENTITY] = self._identity
+
+
+def identity_of_failure(error: BaseException | None) -> Identity | None:
+    """The request of a failed thread, or of a body that broke off."""
+    # Not by getattr: an exception may have a __getattr__ of its own.
+    return vars(error).get(_IDENTITY) if error is not None else None
+
+
 def in_request_context(function: Callable[P, T]) -> Callable[P, T]:
     """Let a thread speak with the ids of the request that starts it.
 
@@ -108,28 +128,10 @@ def in_request_context(function: Callable[P, T]) -> Callable[P, T]:
     The work has an application context of its own: it shares no database session with the request.
     """
     identity = _current.get()
-    app = current_app._get_current_object() if current_app else None  # type: ignore[attr-defined]
+    app_context = current_app.app_context if current_app else nullcontext
 
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        token = _current.set(identity)
-        try:
-            with app.app_context() if app else nullcontext():
-                return function(*args, **kwargs)
-        except Exception as error:
-            mark_failure(error, identity)
-            raise
-        finally:
-            _current.reset(token)
+        with OnBehalfOf(identity), app_context():
+            return function(*args, **kwargs)
 
     return run
-
-
-def mark_failure(error: BaseException, identity: Identity | None) -> None:
-    """Say whose failure it is, for those who hear of it outside of the request."""
-    vars(error)[_IDENTITY] = identity
-
-
-def identity_of_failure(error: BaseException | None) -> Identity | None:
-    """The request of a failed thread, or of a body that broke off."""
-    # Not by getattr: an exception may have a __getattr__ of its own.
-    return vars(error).get(_IDENTITY) if error is not None else None

@@ -7,18 +7,18 @@ counts also where a hook answers early or raises, and with the status that was r
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_network
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Request
 
 from ..settings import Settings
-from .identity import Identity, identity_of, mark_failure, set_identity
+from .identity import Identity, OnBehalfOf, identity_of
 from .losses import Losses
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-Observer = Callable[[Identity], None]
+Headers = list[tuple[str, str]]
+Hooks = tuple[Callable[[], None], Callable[..., None], Callable[[], None]]
+"""Called when a request begins, when its answer does, and when all of that is made."""
 
 QUIET_PATHS = frozenset(("/health", "/health/live", "/health/ready", "/health/startup", "/metrics"))
 """Probes and scrapes: no log line, no metric."""
@@ -32,69 +32,54 @@ class Middleware:
 
     def __init__(
         self,
-        wsgi_app: "WSGIApplication",
+        wsgi_app: WSGIApplication,
         settings: Settings,
-        began: Callable[[], None],
-        ended: Iterable[Observer],
-        done: Callable[[], None],
         losses: Losses,
+        began: Callable[[], None],
+        observers: Iterable[Callable[[Identity], None]],
+        done: Callable[[], None],
     ) -> None:
         self._wsgi_app = wsgi_app
-        self._began = began
-        self._observers = tuple(ended)
-        self._done = done
         self._losses = losses
-        self._client_ip = _CLIENT_IP[settings.log_client_ip]
+        self._observers = tuple(observers)
+        self._hooks: Hooks = (began, self._ended, done)
+        self._log_client_ip = settings.log_client_ip
 
-    def __call__(
-        self, environ: "WSGIEnvironment", start_response: "StartResponse"
-    ) -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         identity = identity_of(environ)
-        set_identity(identity)
-        quiet = environ["PATH_INFO"] in QUIET_PATHS
-        if not quiet:
-            self._began()
-        identity.started = perf_counter()
+        began, ended, done = _QUIET if environ["PATH_INFO"] in QUIET_PATHS else self._hooks
 
-        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
             headers.append(("X-Request-ID", identity.request_id))
-            if not quiet and not identity.status:
-                self._ended(identity, environ, status, headers)
+            if not identity.status:
+                ended(identity, environ, status, headers)
             return start_response(status, headers, exc_info)
 
-        try:
-            body = self._wsgi_app(environ, start)
-        except BaseException as error:
-            mark_failure(error, identity)
-            if not quiet:
+        with OnBehalfOf(identity):
+            began()
+            identity.started = perf_counter()
+            try:
+                body = self._wsgi_app(environ, start)
+                if identity.size is None:
+                    # What has no length is made while the server sends it.
+                    return _Streamed(body, identity, done)
+            except BaseException as error:
                 if not identity.status:
                     identity.failure = error
-                    self._ended(identity, environ, "500", [])
-                self._done()
-            set_identity(None)
-            raise
-        set_identity(None)
-        if quiet:
-            return body
-        if identity.size is None:
-            # What has no length is made while the server sends it.
-            return _Streamed(body, identity, self._done)
-        self._done()
+                    ended(identity, environ, "500", [])
+                done()
+                raise
+        done()
         return body
 
     def _ended(
-        self,
-        identity: Identity,
-        environ: "WSGIEnvironment",
-        status: str,
-        headers: list[tuple[str, str]],
+        self, identity: Identity, environ: WSGIEnvironment, status: str, headers: Headers
     ) -> None:
         identity.seconds = perf_counter() - identity.started
         identity.status = int(status[:3])
         for name, value in headers:
-            if name == "Content-Length":
-                identity.size = int(value) if value.isdigit() else None
-                break
+            if name == "Content-Length" and value.isdigit():
+                identity.size = int(value)
         method = environ["REQUEST_METHOD"]
         if method in METHODS:
             identity.method = method
@@ -109,13 +94,28 @@ class Middleware:
             except Exception as error:
                 self._losses.count("requests", type(error).__name__)
 
+    def _client_ip(self, address: str | None) -> str | None:
+        """A client's address, as far as LOG_CLIENT_IP lets it be told."""
+        if not address or self._log_client_ip == "off":
+            return None
+        if self._log_client_ip == "full":
+            return address[:64]
+        bits = 48 if ":" in address else 24
+        try:
+            return str(ip_network(f"{address}/{bits}", strict=False).network_address)
+        except ValueError:
+            return None
+
+
+_QUIET: Hooks = (lambda: None, lambda *_: None, lambda: None)
+
 
 class _Streamed:
     """A body whose pieces are made while it is sent, with the request's ids at hand."""
 
     def __init__(self, body: Iterable[bytes], identity: Identity, done: Callable[[], None]) -> None:
         self._body = body
-        self._pieces: Iterator[bytes] | None = None
+        self._pieces = iter(body)
         self._identity = identity
         self._done = done
 
@@ -123,38 +123,12 @@ class _Streamed:
         return self
 
     def __next__(self) -> bytes:
-        set_identity(self._identity)
-        try:
-            if self._pieces is None:
-                self._pieces = iter(self._body)
+        with OnBehalfOf(self._identity):
             return next(self._pieces)
-        except Exception as error:
-            mark_failure(error, self._identity)
-            raise
-        finally:
-            set_identity(None)
 
     def close(self) -> None:
-        set_identity(self._identity)
         try:
-            if close := getattr(self._body, "close", None):
-                close()
+            with OnBehalfOf(self._identity):
+                getattr(self._body, "close", lambda: None)()
         finally:
             self._done()
-            set_identity(None)
-
-
-def _truncated(address: str | None) -> str | None:
-    """The /24 of an IPv4 address, the /48 of an IPv6 one."""
-    bits = 48 if address and ":" in address else 24
-    try:
-        return str(ip_network(f"{address}/{bits}", strict=False).network_address)
-    except ValueError:
-        return None
-
-
-_CLIENT_IP: dict[str, Callable[[str | None], str | None]] = {
-    "full": lambda address: address[:64] if address else None,
-    "truncated": _truncated,
-    "off": lambda _: None,
-}

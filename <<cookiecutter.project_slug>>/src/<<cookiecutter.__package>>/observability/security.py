@@ -17,6 +17,7 @@ OF_STATUS = {
     400: "input_validation_fail",
     401: "authn_login_fail",
     403: "authz_fail",
+    404: "malicious_excess_404",  # where they are many
     429: "excess_rate_limit_exceeded",
 }
 SCAN_THRESHOLD = 20
@@ -25,7 +26,7 @@ SCAN_THRESHOLD = 20
 SCAN_SECONDS = 60.0
 _MOST_CLIENTS = 4096
 
-_known = {"authn_login_lock", "malicious_excess_404", *OF_STATUS.values()}
+_known = {"authn_login_lock", *OF_STATUS.values()}
 _log = logging.getLogger(__name__)
 
 
@@ -63,12 +64,20 @@ class SecurityEvents:
 
     def request_ended(self, request: Identity) -> None:
         """What a request's answer alone tells."""
-        if request.status < 400 or request.security_event_told:
+        event = OF_STATUS.get(request.status)
+        if event is None or request.security_event_told:
             return
-        if event := OF_STATUS.get(request.status):
-            self.record(event, _of(request))
-        elif request.status == 404 and self._is_scan(request.remote_address or ""):
-            self.record("malicious_excess_404", _of(request))
+        if request.status == 404 and not self._is_scan(request.remote_address or ""):
+            return
+        # By names of their own: those of a request's line are that line's alone.
+        fields = {
+            "http_method": request.method,
+            "http_route": request.route,
+            "url_path": request.path,
+            "http_status": request.status,
+            "client_address": request.client_ip,
+        }
+        self.record(event, fields)
 
     def _is_scan(self, client: str) -> bool:
         """Whether this 404 is the one that makes a scan: once per client and window."""
@@ -87,13 +96,3 @@ def init_security(app: Flask, registry: CollectorRegistry) -> SecurityEvents:
     """Count 400, 401, 403 and 429 answers and scans; more by `record_security_event`."""
     events = app.extensions["security_events"] = SecurityEvents(registry)
     return events
-
-
-def _of(request: Identity) -> dict[str, object]:
-    return {
-        "http_method": request.method,
-        "http_route": request.route,
-        "url_path": request.path,
-        "http_status": request.status,
-        "client_address": request.client_ip,
-    }
