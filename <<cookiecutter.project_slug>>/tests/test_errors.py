@@ -13,6 +13,7 @@ from flask import Flask, Response, abort
 from werkzeug.exceptions import InternalServerError
 
 from <<cookiecutter.__package>>.observability import (
+    errors,
     get_logger,
     identify_user,
     in_request_context,
@@ -518,6 +519,19 @@ def test_a_sentry_that_refuses_is_counted_and_said_once(make_service: MakeServic
     sentry.events()
     eventually(lambda: losses(sentry.service) == 3)
     assert len(sentry.service.lines("telemetry lost")) == 1
+
+
+def test_an_error_of_which_no_event_can_be_made_is_counted(
+    sentry: Sentry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(errors, "_report", broken)
+    sentry.app.get("/fails")(fail)
+    assert sentry.client.get("/fails").status_code == 500
+    assert losses(sentry.service) == 1
+    assert sentry.service.line("telemetry lost")["reason"] == "MemoryError"
 
 
 def test_a_sentry_that_hangs_slows_no_request(make_service: MakeService) -> None:

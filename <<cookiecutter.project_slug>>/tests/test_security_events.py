@@ -54,11 +54,11 @@ def test_an_answer_tells_an_event(door: Service, status: int, event: str) -> Non
     assert line["level"] == "WARNING"
     assert line["event_name"] == event
     assert line["request_id"] == "r-1"
-    assert line["http_method"] == "GET"
-    assert line["http_route"] == "/answer/<int:status>"
-    assert line["url_path"] == f"/answer/{status}"
-    assert line["http_status"] == status
-    assert line["client_address"] == "127.0.0.1"
+    assert line["method"] == "GET"
+    assert line["route"] == "/answer/<int:status>"
+    assert line["path"] == f"/answer/{status}"
+    assert line["status_code"] == status
+    assert line["client_ip"] == "127.0.0.1"
 
 
 @pytest.mark.parametrize("status", [200, 204, 302, 404, 405, 409, 422, 500, 503])
@@ -136,7 +136,7 @@ def test_many_unknown_paths_of_one_client_are_a_scan(service: Service) -> None:
     for number in range(200):
         service.client.get(f"/wp-login/{number}")
     assert counted(service) == {"malicious_excess_404": 1}
-    assert service.line("security event")["client_address"] == "127.0.0.1"
+    assert service.line("security event")["client_ip"] == "127.0.0.1"
 
 
 def test_unknown_paths_of_many_clients_are_none(service: Service) -> None:
@@ -185,7 +185,7 @@ def test_clients_are_told_apart_where_their_address_is_not_told(
             address = {"REMOTE_ADDR": f"203.0.113.{last}"}
             service.client.get(f"/{number}", environ_overrides=address)
     assert counted(service) == {"malicious_excess_404": 2}
-    assert [line.get("client_address") for line in service.lines("security event")] == [told] * 2
+    assert [line.get("client_ip") for line in service.lines("security event")] == [told] * 2
     assert "203.0.113.7" not in service.written()
 
 

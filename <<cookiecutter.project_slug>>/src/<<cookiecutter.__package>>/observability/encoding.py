@@ -46,6 +46,19 @@ def ids_of(request: Identity) -> Fields:
     return ids
 
 
+def request_fields(request: Identity) -> Fields:
+    """What was asked, by whom, and how it was answered."""
+    fields: Fields = {
+        "method": request.method,
+        "route": request.route,
+        "path": scrub_short_text(request.path),
+        "status_code": request.status,
+    }
+    if request.client_ip is not None:
+        fields["client_ip"] = request.client_ip
+    return fields
+
+
 def encode(line: Fields) -> bytes:
     """One line, newline included, of at most 16 KiB; longer values are cut, said by `truncated`."""
     text = _json(line)

@@ -30,7 +30,7 @@ def init_errors(app: Flask, settings: Settings, losses: Losses) -> None:
     sys.excepthook = _process_failed
     if settings.sentry_dsn is not None:
         _init_sentry(settings.sentry_dsn.get_secret_value(), settings, losses)
-        logging.root.addHandler(Reporter(logging.ERROR))
+        logging.root.addHandler(Reporter(losses))
 
 
 def _note_failures(app: Flask) -> None:
@@ -112,15 +112,19 @@ def _init_sentry(dsn: str, settings: Settings, losses: Losses) -> None:
 class Reporter(logging.Handler):
     """Sends the exceptions of log records, each once."""
 
+    def __init__(self, losses: Losses) -> None:
+        super().__init__(logging.ERROR)
+        self._losses = losses
+
     def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is None or _REPORTED in vars(error) or record.name.startswith("sentry_sdk"):
-            return
-        vars(error)[_REPORTED] = True
         try:
+            error = record.exc_info[1] if record.exc_info else None
+            if error is None or _REPORTED in vars(error) or record.name.startswith("sentry_sdk"):
+                return
+            vars(error)[_REPORTED] = True
             _report(error, record)
-        except Exception:
-            self.handleError(record)
+        except Exception as failure:
+            self._losses.count("errors", type(failure).__name__)
 
 
 def _report(error: BaseException, record: logging.LogRecord) -> None:

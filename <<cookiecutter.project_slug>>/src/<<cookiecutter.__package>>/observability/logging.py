@@ -17,8 +17,18 @@ from prometheus_client import CollectorRegistry, Counter
 from ..settings import Settings
 from ..workers.lines import LineWriter
 from ..workers.values import adder
-from .encoding import LEVELS, RESERVED, Console, Fields, encode, ids_of, level_name, timestamp
-from .identity import current_identity, identity_of_failure
+from .encoding import (
+    LEVELS,
+    RESERVED,
+    Console,
+    Fields,
+    encode,
+    ids_of,
+    level_name,
+    request_fields,
+    timestamp,
+)
+from .identity import Identity, current_identity, identity_of_failure
 from .losses import Losses
 from .redaction import described, scrub, scrub_text
 
@@ -116,6 +126,8 @@ class Lines(logging.Handler):
         }
         if identity := current_identity() or identity_of_failure(error):
             line |= ids_of(identity)
+        if isinstance(request := vars(record).get("request"), Identity):
+            line |= request_fields(request)
         line |= _callers_fields(record)
         if record.levelno >= logging.WARNING:
             line |= {"module": record.module, "function": record.funcName, "line": record.lineno}

@@ -10,10 +10,9 @@ from random import random
 from flask import Flask, current_app
 
 from ..settings import SLOW_REQUEST_SECONDS, Settings
-from .encoding import Fields, ids_of, timestamp
+from .encoding import Fields, ids_of, request_fields, timestamp
 from .identity import Identity
 from .logging import Lines
-from .redaction import scrub_short_text
 
 _log = logging.getLogger("request")
 
@@ -39,16 +38,11 @@ class RequestLines:
             "logger": _log.name,
             **self._lines.constant,
             **ids_of(request),
-            "method": request.method,
-            "route": request.route,
-            "path": scrub_short_text(request.path),
-            "status_code": request.status,
+            **request_fields(request),
             "duration_ms": round(request.seconds * 1000, 3),
         }
         if request.size is not None:
             line["bytes"] = request.size
-        if request.client_ip is not None:
-            line["client_ip"] = request.client_ip
         if request.status >= 500:
             line |= {"level": "ERROR", **_where_it_failed(request)}
         return line

@@ -58,9 +58,12 @@ class SecurityEvents:
         self._missed: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def record(self, event: str, fields: dict[str, object]) -> None:
+    def record(
+        self, event: str, fields: dict[str, object], request: Identity | None = None
+    ) -> None:
         self._counter.labels(event if event in _known else "_OTHER").inc()
-        _log.warning("security event", extra={"fields": {**fields, "event_name": event}})
+        told = {"fields": {**fields, "event_name": event}, "request": request}
+        _log.warning("security event", extra=told)
 
     def request_ended(self, request: Identity) -> None:
         """What a request's answer alone tells."""
@@ -69,15 +72,7 @@ class SecurityEvents:
             return
         if request.status == 404 and not self._is_scan(request.remote_address or ""):
             return
-        # By names of their own: those of a request's line are that line's alone.
-        fields = {
-            "http_method": request.method,
-            "http_route": request.route,
-            "url_path": request.path,
-            "http_status": request.status,
-            "client_address": request.client_ip,
-        }
-        self.record(event, fields)
+        self.record(event, {}, request)
 
     def _is_scan(self, client: str) -> bool:
         """Whether this 404 is the one that makes a scan: once per client and window."""
