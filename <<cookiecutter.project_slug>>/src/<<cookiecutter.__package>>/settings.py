@@ -210,6 +210,17 @@ class Settings(BaseSettings):
 <% endif %>
 
     @property
+    def resource(self) -> dict[str, str]:
+        """Whose telemetry it is; the word is OpenTelemetry's."""
+        names = {
+            "service": self.otel_service_name,
+            "environment": self.environment,
+            "version": self.app_version,
+            "revision": self.app_revision,
+        }
+        return {name: value for name, value in names.items() if value}
+
+    @property
     def in_production(self) -> bool:
         return self.environment == "production"
 

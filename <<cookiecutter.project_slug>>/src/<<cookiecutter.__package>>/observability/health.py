@@ -78,7 +78,7 @@ class Health:
 
     def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
         self.started = False
-        self._settings = settings
+        self._resource = settings.resource
         self._checks: list[Check] = []
         self._looking = Lock()
         self._looked = -KEEP_SECONDS
@@ -133,15 +133,12 @@ class Health:
 
     def picture(self) -> tuple[dict[str, object], int]:
         """`/health`: names and states, no addresses and no exception's text."""
-        checks, settings = self.look(), self._settings
+        checks = self.look()
         well = "healthy" if all(check.healthy for check in checks) else "degraded"
         status = well if self.is_ready() else "unhealthy"
         return {
             "status": status,
-            "service": settings.otel_service_name,
-            "version": settings.app_version,
-            **({"revision": settings.app_revision} if settings.app_revision else {}),
-            "environment": settings.environment,
+            **self._resource,
             "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}Z",
             "checks": {
                 check.name: {

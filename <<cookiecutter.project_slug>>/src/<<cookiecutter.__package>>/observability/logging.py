@@ -49,13 +49,7 @@ class Lines(logging.Handler):
         self, settings: Settings, registry: CollectorRegistry | None, losses: Losses | None
     ) -> None:
         super().__init__()
-        constant = {
-            "service": settings.otel_service_name,
-            "environment": settings.environment,
-            "version": settings.app_version,
-            "revision": settings.app_revision,
-        }
-        self.constant: Fields = {name: value for name, value in constant.items() if value}
+        self.resource = settings.resource
         self.encode = encode if settings.log_format == "json" else Console()
         self.lost = 0
         """Lines that could not be written, since that was last said."""
@@ -122,7 +116,7 @@ class Lines(logging.Handler):
             "level": level_name(record.levelno),
             "message": scrub_text(_message(record)),
             "logger": record.name,
-            **self.constant,
+            **self.resource,
         }
         if identity := current_identity() or identity_of_failure(error):
             line |= ids_of(identity)

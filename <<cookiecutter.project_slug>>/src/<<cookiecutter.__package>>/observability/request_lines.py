@@ -36,7 +36,7 @@ class RequestLines:
             "level": "INFO",
             "message": "request",
             "logger": _log.name,
-            **self._lines.constant,
+            **self._lines.resource,
             **ids_of(request),
             **request_fields(request),
             "duration_ms": round(request.seconds * 1000, 3),

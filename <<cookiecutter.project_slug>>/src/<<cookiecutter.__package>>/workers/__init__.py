@@ -1,1 +1,1 @@
-"""What gunicorn's master and its workers share: metric values, memory, the exposition."""
+"""What gunicorn's master and its workers share: the stream of log lines, metric values, memory."""
