@@ -100,11 +100,11 @@ class LineWriter:
 
     def _start(self) -> None:
         # Of two that start at the same time the later one stays; the other ends at its first look.
-        self._thread = threading.Thread(
+        thread = self._thread = threading.Thread(
             target=self._run, args=(self._wake,), name="log-lines", daemon=True
         )
         try:
-            self._thread.start()
+            thread.start()
         except RuntimeError:  # no thread can be had: the interpreter is ending, or there is a limit
             self._thread = None
             self._awake = False
