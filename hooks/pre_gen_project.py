@@ -11,7 +11,7 @@ import sys
 import unicodedata
 
 LONGEST_NAME = 200
-# A DNS label, which Kubernetes asks of a Service's name, has at most 63. Names and lines of code that hold it need room.
+# Kubernetes takes 63 letters, a DNS label; the names and the lines of code that hold a slug need room.
 LONGEST_SLUG = 40
 SLUG = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 
@@ -144,7 +144,7 @@ def slug_refusal(slug: str) -> str | None:
     instead = f"type for example project_slug={suggestion(slug)}"
     if not SLUG.fullmatch(slug) or len(slug) > LONGEST_SLUG:
         return (
-            f"project_slug {slug!r} is no host name that Kubernetes takes: a letter, then lower-case letters, digits "
+            f"project_slug {slug!r} is no name for a host and a package: a letter, then lower-case letters, digits "
             f"and hyphens, no hyphen at the end, at most {LONGEST_SLUG} characters; {instead}"
         )
     if owner := taken_by(slug):

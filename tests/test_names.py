@@ -18,6 +18,7 @@ from cookiecutter.utils import create_env_with_context
 from formats import inline, markdown, parse_all, plain
 from jinja2 import FileSystemLoader
 from template_checkout import DEFINITION, ROOT, Generate, run, tree
+from test_answers import HOOK
 
 NAMES = {
     "apostrophe": "Ali's orders",
@@ -98,9 +99,11 @@ def test_any_name_passes_the_services_own_style(service: Generate) -> None:
         assert said.returncode == 0, said.stdout[:2000]
 
 
+LONGEST_SLUG = "a" * HOOK.LONGEST_SLUG
+
 SLUGS = [
     "a",
-    "a" * 40,
+    LONGEST_SLUG,
     "x1",
     "a--b",
     "service",

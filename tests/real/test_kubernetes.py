@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from template_checkout import DEFINITION, Generate, combinations
+from test_names import LONGEST_SLUG
 
 from . import servers
 from .processes import clean_environment, run
@@ -22,7 +23,6 @@ OLDEST = "1.30"
 
 VERSIONS = (OLDEST, "1.35", "1.36", "1.37")
 
-LONGEST = "a" * 63
 
 # What kube-score would have otherwise, and why it is not so. What checkov finds, the service itself explains.
 KUBE_SCORE_EXCEPTIONS = {
@@ -73,7 +73,7 @@ def kustomize(folder: Path) -> str:
 def builds(service: Generate) -> list[Built]:
     """The manifests of every tier with every database and cache, and those of the longest name."""
     each = combinations()
-    each.append({**each[0], "project_slug": LONGEST})
+    each.append({**each[0], "project_slug": LONGEST_SLUG})
     return [Built(service(**answers), answers) for answers in each]
 
 

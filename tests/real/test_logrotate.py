@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from template_checkout import DEFINITION, TIERS
+from test_names import LONGEST_SLUG
 
 from .load import Account, under_load
 from .processes import eventually, run
@@ -23,7 +24,6 @@ ROTATIONS = 8
 WORKERS = 4
 THREADS = 2
 DAY = 24 * 60 * 60
-LONGEST = "a" * 63
 
 
 class Rotation:
@@ -114,8 +114,8 @@ def test_no_line_is_lost_or_doubled_while_logs_are_rotated_under_load(small: Ser
 
 
 def test_the_longest_slug_is_rotated_too(variant: Callable[..., Service], tmp_path: Path) -> None:
-    made = variant(project_slug=LONGEST)
-    rotation = Rotation(Service(made.folder.parent / LONGEST, LONGEST, made.tier), tmp_path)
+    made = variant(project_slug=LONGEST_SLUG)
+    rotation = Rotation(Service(made.folder.parent / LONGEST_SLUG, LONGEST_SLUG, made.tier), tmp_path)
     rotation.log.write_text("{}\n")
     rotation.run("--force")
     assert len(rotation.rotated()) == 1

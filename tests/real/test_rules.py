@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_names import NAMES, quoted
+from test_names import LONGEST_SLUG, NAMES, quoted
 
 from .processes import eventually, run
 from .programs import program
@@ -60,9 +60,9 @@ def test_the_job_for_kubernetes_is_accepted(generated: Callable[..., Path]) -> N
     _passes(program("promtool-3"), "check", "config", generated() / "monitoring/prometheus/kubernetes.yml")
 
 
-def test_rules_hold_for_a_slug_of_63_letters_and_a_hostile_team(generated: Callable[..., Path]) -> None:
+def test_rules_hold_for_the_longest_slug_and_a_hostile_team(generated: Callable[..., Path]) -> None:
     team = NAMES["interpolations"] + NAMES["braces"] + NAMES["all quotes"] + NAMES["a closing backslash"]
-    folder = generated(team=team, project_name=team, project_slug="a" * 63)
+    folder = generated(team=team, project_name=team, project_slug=LONGEST_SLUG)
     for name in PROMTOOLS:
         _all_pass(program(name), folder)
 

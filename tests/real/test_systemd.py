@@ -13,12 +13,12 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from test_names import LONGEST_SLUG
 
 from .processes import Output, Program, clean_environment, eventually, free_port, run
 from .programs import program
 from .service import Service, request
 
-LONGEST = "a" * 63
 NAMES = {
     "percent": "100% of 5 %n %",
     "a closing backslash": "orders\\",
@@ -70,8 +70,8 @@ class Unit:
 def test_systemd_takes_the_unit_whatever_the_service_is_called(
     variant: Callable[..., Service], small: Service, tmp_path: Path, name: str
 ) -> None:
-    made = variant(project_name=name, team=name, project_slug=LONGEST)
-    service = Service(made.folder.parent / LONGEST, LONGEST, made.tier)
+    made = variant(project_name=name, team=name, project_slug=LONGEST_SLUG)
+    service = Service(made.folder.parent / LONGEST_SLUG, LONGEST_SLUG, made.tier)
     unit = Unit(service, small, tmp_path)
     assert unit.verified() == "0: "
     # One that would continue the line is doubled.
