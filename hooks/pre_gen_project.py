@@ -144,7 +144,7 @@ def slug_refusal(slug: str) -> str | None:
     instead = f"type for example project_slug={suggestion(slug)}"
     if not SLUG.fullmatch(slug) or len(slug) > LONGEST_SLUG:
         return (
-            f"project_slug {slug!r} is no name for a host and a package: a letter, then lower-case letters, digits "
+            f"project_slug {slug!r} is no host name to be used here: a letter, then lower-case letters, digits "
             f"and hyphens, no hyphen at the end, at most {LONGEST_SLUG} characters; {instead}"
         )
     if owner := taken_by(slug):
