@@ -95,8 +95,9 @@ def test_a_request_is_in_progress_until_the_last_piece_of_its_answer(shop: Servi
     answer = shop.client.get("/streams", buffered=False)
     next(iter(answer.response))
     assert in_progress() == 1
-    answer.close()
-    assert in_progress() == 0
+    for _ in range(2):  # as a middleware may that hands it on
+        answer.close()
+        assert in_progress() == 0
     for path in ("/parcels/1", "/fails", "/no/such/page", "/health/live"):
         shop.client.get(path)
         assert in_progress() == 0, path

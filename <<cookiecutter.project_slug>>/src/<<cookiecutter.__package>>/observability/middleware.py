@@ -107,7 +107,11 @@ class Middleware:
             return None
 
 
-_QUIET: Hooks = (lambda: None, lambda *_: None, lambda: None)
+def _nothing(*_: object) -> None:
+    pass
+
+
+_QUIET: Hooks = (_nothing, _nothing, _nothing)
 
 
 class _Streamed:
@@ -132,3 +136,4 @@ class _Streamed:
                 getattr(self._body, "close", lambda: None)()
         finally:
             self._done()
+            self._done = _nothing
