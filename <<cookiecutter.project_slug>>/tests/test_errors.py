@@ -443,6 +443,20 @@ def test_a_failure_that_takes_no_attributes_is_reported_too(sentry: Sentry) -> N
     assert sentry.event()["exception"]["values"][0]["value"] == "cold"
 
 
+def test_a_failure_that_counts_as_false_is_told_and_reported_once(sentry: Sentry) -> None:
+    class EmptyError(Exception):
+        def __len__(self) -> int:
+            return 0
+
+    @sentry.app.get("/empty")
+    def empty() -> str:
+        raise EmptyError("nothing there")
+
+    assert sentry.client.get("/empty").status_code == 500
+    assert sentry.service.line("request failed")["exception"]["message"] == "nothing there"
+    assert sentry.event()["exception"]["values"][0]["value"] == "nothing there"
+
+
 def test_lines_without_an_exception_are_not_reported(sentry: Sentry) -> None:
     log.error("a line and no more")
     sentry.app.get("/busy")(lambda: Response(status=503))

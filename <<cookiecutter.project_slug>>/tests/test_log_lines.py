@@ -189,6 +189,22 @@ def test_a_logger_of_structlogs_own_has_the_same_shape(service: Service) -> None
     assert line["module"] == "test_log_lines"
 
 
+def test_a_logger_takes_what_structlogs_takes(service: Service) -> None:
+    log.info(order_id=7)
+    log.warn("old")
+    log.fatal("older")
+    get_logger().info("without a name", exc_info=None)
+    assert log.isEnabledFor(logging.INFO)
+    assert log.name == __name__
+    told = [(line["level"], line["message"], line.get("order_id")) for line in service.lines()]
+    assert told == [
+        ("INFO", "", 7),
+        ("WARNING", "old", None),
+        ("CRITICAL", "older", None),
+        ("INFO", "without a name", None),
+    ]
+
+
 def test_a_python_warning_is_a_line(process_output: bytes) -> None:
     (line,) = [line for line in parsed(process_output) if line["logger"] == "py.warnings"]
     assert line["level"] == "WARNING"

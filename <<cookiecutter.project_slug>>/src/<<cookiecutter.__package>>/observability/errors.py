@@ -58,17 +58,20 @@ def request_ended(identity: Identity) -> None:
         _log_once(identity.failure)
 
 
-def _log_once(failure: BaseException | None) -> None:
+def _log_once(failure: Any) -> None:
     """Log a request's failure, unless the code that saw it has done so."""
     identity = current_identity()
     if identity is None or identity.logged_failure is not failure:
-        _log.error("request failed", exc_info=failure)
+        # All three, as logging takes an exception that is false for none.
+        told = (type(failure), failure, failure.__traceback__)
+        _log.error("request failed", exc_info=told)
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
     if not isinstance(failed.exc_value, SystemExit):
         name = failed.thread.name if failed.thread else None
-        _log.error("thread failed", exc_info=failed.exc_value, extra={"thread_name": name})
+        told: Any = failed[:3]
+        _log.error("thread failed", exc_info=told, extra={"thread_name": name})
 
 
 def _process_failed(kind: type[BaseException], error: BaseException, stack: Any) -> None:

@@ -7,6 +7,7 @@ moment: probes cost nothing, and a dependency that hangs cannot hang a probe.
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from threading import Lock, Thread
@@ -103,7 +104,9 @@ class Health:
 
         def run() -> None:
             while True:
-                self.look()
+                # Where no thread can be had, the next look may have one.
+                with suppress(Exception):
+                    self.look()
                 time.sleep(WATCH_SECONDS)
 
         if self._checks:

@@ -143,22 +143,36 @@ class ServiceLogger(structlog.BoundLoggerBase):
         return type(self)(self._logger, self._processors, {**self._context, **fields})
 
     def log(
-        self, level: int, message: object, /, *args: object, exc_info: Any = None, **fields: object
+        self,
+        level: int,
+        message: object = "",
+        /,
+        *args: object,
+        exc_info: Any = None,
+        **fields: object,
     ) -> None:
         """`args` are for a message with %s and the like, `fields` stand beside it on the line."""
         if self._logger.isEnabledFor(level):
+            if isinstance(exc_info, BaseException):  # which may be false
+                exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
             told = {"fields": {**self._context, **fields}}
             self._logger.log(level, message, *args, exc_info=exc_info, stacklevel=2, extra=told)
 
+    def __getattr__(self, name: str) -> Any:
+        """What else the standard library's logger has: `name`, `isEnabledFor`, `setLevel`."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._logger, name)
+
     debug = partialmethod(log, logging.DEBUG)
     info = partialmethod(log, logging.INFO)
-    warning = partialmethod(log, logging.WARNING)
+    warning = warn = partialmethod(log, logging.WARNING)
     error = partialmethod(log, logging.ERROR)
-    critical = partialmethod(log, logging.CRITICAL)
+    critical = fatal = partialmethod(log, logging.CRITICAL)
     exception = partialmethod(log, logging.ERROR, exc_info=True)
 
 
-def get_logger(name: str) -> ServiceLogger:
+def get_logger(name: str | None = None) -> ServiceLogger:
     """A logger that takes fields: `log.info("order created", order_id=7)`."""
     return ServiceLogger(logging.getLogger(name), [], {})
 

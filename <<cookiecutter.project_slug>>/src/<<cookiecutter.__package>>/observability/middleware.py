@@ -119,11 +119,12 @@ class _Streamed:
 
     def __init__(self, body: Iterable[bytes], identity: Identity, done: Callable[[], None]) -> None:
         self._body = body
-        self._pieces = iter(body)
         self._identity = identity
         self._done = done
 
     def __iter__(self) -> Iterator[bytes]:
+        with OnBehalfOf(self._identity):
+            self._pieces = iter(self._body)
         return self
 
     def __next__(self) -> bytes:

@@ -81,13 +81,18 @@ _SIGNS_AND_SHAPES = [(re.compile(sign).search, re.compile(_SHAPES[sign])) for si
 
 _CARD_SIGN = re.compile(r"\d{4}[ -]?\d").search
 _CARD = re.compile(r"(?<![\w.-])[2-6](?:[ -]?\d){12,18}(?![\w-])(?!\.\d)")
+_MOST_GROUPS = 15  # with what stands between them: eight groups
+_DOUBLED = str.maketrans("0123456789", "0246813579")
 
 _PAIR_SIGN = re.compile(r"[=:]|[\"'],").search
 _PAIR = re.compile(
     r"(?<![\w.-])[\d.-]{0,32}([A-Za-z_][\w.-]{0,127})(?:\\{0,4}[\"'],?)?\]?\s{0,4}(?:=>|[=:]|(?<=,))\s{0,4}(?!//)"
 )
 _VALUE = re.compile(
-    r"\\{1,4}\"[^\"\\]*|\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|\[[^\]]*\]?|[^\s&;,\"'})\]]+", re.S
+    r"\\{1,4}\"[^\"\\]*|\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|\[[^\]]*\]?"
+    # `session: token: ...`: what is itself a name has its value with it.
+    r"|(?:[\w.-]{1,128}[:=]\s{1,4}){0,8}[^\s&;,\"'})\]]+",
+    re.S,
 )
 
 
@@ -99,7 +104,7 @@ def scrub_text(text: str) -> str:
         if has_sign(text):
             text = shape.sub(_taken_out, text)
     if _CARD_SIGN(text):
-        text = _CARD.sub(_card, text)
+        text = _scrub_cards(text)
     return _scrub_pairs(text) if _PAIR_SIGN(text) else text
 
 
@@ -107,21 +112,26 @@ def _taken_out(found: re.Match[str]) -> str:
     return f"{found[1]}{REDACTED}" if found.re.groups else REDACTED
 
 
-def _card(found: re.Match[str]) -> str:
-    """Takes a card's number out of groups of digits; beside it may stand its expiry, or a count."""
-    groups = re.split("([ -])", found[0])
-    for first in range(0, len(groups), 2):
-        for end in range(len(groups), first, -2):
-            if _is_card("".join(groups[first:end:2])):
-                return "".join((*groups[:first], REDACTED, *groups[end:]))
-    return found[0]
+def _scrub_cards(text: str) -> str:
+    """Cards' numbers, in one piece or in groups; beside them may stand an expiry or a count."""
+    pieces, position = [], 0
+    while found := _CARD.search(text, position):
+        groups = re.split("([ -])", found[0])
+        # Many short groups are mostly none, and to try each of them would cost too much.
+        lengths = range(len(groups), 0, -2) if len(groups) <= _MOST_GROUPS else [len(groups)]
+        taken = next((length for length in lengths if _is_card(groups[:length:2])), 0)
+        passed = taken or (1 if len(groups) <= _MOST_GROUPS else len(groups))
+        end = found.start() + len("".join(groups[:passed]))
+        pieces += [text[position : found.start()], REDACTED if taken else text[found.start() : end]]
+        position = end
+    return "".join([*pieces, text[position:]])
 
 
-def _is_card(number: str) -> bool:
-    """Whether its last digit is a card's check digit: Luhn's, ISO/IEC 7812-1, annex B."""
-    digits = [int(digit) for digit in number]
-    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
-    return 13 <= len(digits) <= 19 and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+def _is_card(groups: list[str]) -> bool:
+    """Whether the last digit is a card's check digit: Luhn's, ISO/IEC 7812-1, annex B."""
+    number = "".join(groups)
+    digits = number[-1::-2] + number[-2::-2].translate(_DOUBLED)
+    return 13 <= len(number) <= 19 and sum(map(int, digits)) % 10 == 0
 
 
 def _scrub_pairs(text: str) -> str:

@@ -50,7 +50,7 @@ class RequestLines:
 
 def _where_it_failed(request: Identity) -> Fields:
     """The place that raised, else the view that answered."""
-    if request.failure and request.failure.__traceback__:
+    if request.failure is not None and request.failure.__traceback__:
         *_, (frame, number) = traceback.walk_tb(request.failure.__traceback__)
         code = frame.f_code
     else:
