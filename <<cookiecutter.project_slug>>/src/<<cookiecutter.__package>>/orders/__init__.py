@@ -1,4 +1,4 @@
-"""Orders: the example feature. It shows a validated request, a metric, a user, a cached read."""
+"""Orders: the example feature. It shows a validated request, a metric, a user<% if cookiecutter.cache == 'redis' %>, a cached read<% endif %>."""
 
 from flask import Flask
 
