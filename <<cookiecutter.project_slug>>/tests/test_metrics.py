@@ -8,6 +8,7 @@ from threading import Barrier
 import pytest
 from flask import Flask, Response, abort
 from prometheus_client.utils import floatToGoString
+from werkzeug.test import create_environ
 
 from <<cookiecutter.__package>>.observability import (
     counter,
@@ -101,6 +102,31 @@ def test_a_request_is_in_progress_until_the_last_piece_of_its_answer(shop: Servi
     for path in ("/parcels/1", "/fails", "/no/such/page", "/health/live"):
         shop.client.get(path)
         assert in_progress() == 0, path
+
+
+class Unreadable:
+    """A body whose first piece cannot even be asked for."""
+
+    closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise OSError("gone")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_body_that_cannot_be_read_is_closed_and_ends_its_request(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = Unreadable()
+    monkeypatch.setattr(service.app.wsgi_app, "_wsgi_app", lambda *_: body)
+    answer = service.app.wsgi_app(create_environ("/"), lambda *_: lambda _: None)
+    with pytest.raises(OSError, match="gone"):
+        iter(answer)
+    answer.close()  # type: ignore[attr-defined]
+    assert body.closed
+    assert service.metric("http_requests_in_progress") == 0
 
 
 def test_an_invented_method_is_other(shop: Service) -> None:
