@@ -64,7 +64,7 @@ def workers_that_die():
             most_files = max(most_files, len(list(directory.glob("*.db"))))
             dead, _ = os.waitpid(-1, os.WNOHANG)
             if dead:
-                exposition.bury(dead)
+                exposition.merge_exited_worker(dead)
                 children.remove(dead)
             time.sleep(0.002)
     told = scrape()
@@ -86,7 +86,7 @@ def one_that_lives():
     during = scrape()
     os.kill(living, signal.SIGKILL)
     os.waitpid(living, 0)
-    exposition.bury(living)
+    exposition.merge_exited_worker(living)
     return {"during": during, "afterwards": scrape()}
 
 

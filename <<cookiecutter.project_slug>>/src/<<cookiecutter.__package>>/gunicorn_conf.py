@@ -115,7 +115,7 @@ def post_worker_init(worker: Worker) -> None:
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:
-    exposition.bury(worker.pid)
+    exposition.merge_exited_worker(worker.pid)
 
 
 def _drain_before_stopping(server: Arbiter) -> None:

@@ -1,8 +1,8 @@
-"""Metrics of several workers, told by gunicorn's master on a port of their own.
+"""Metrics of several workers, served by gunicorn's master on a port of their own.
 
 Each worker writes its values to files of its own in PROMETHEUS_MULTIPROC_DIR; the master reads
-them at a scrape. When a worker dies, the master adds what it counted to one file and removes
-the worker's, so a scrape reads the living and one more, however many have died.
+them at a scrape. When a worker exits, the master adds its counts to one file and removes the
+worker's, so a scrape reads the files of the running workers and one more, however many exited.
 """
 
 import logging
@@ -29,14 +29,14 @@ from .values import AllocatedValues
 
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _VALUE_FILE = re.compile(r"(?:counter|histogram|summary|gauge_[a-z]+)_\d+\.db")
-_DEAD = "0"
-"""Stands where a file's name holds a worker's process id: the file of all dead workers."""
+_EXITED = "0"
+"""In place of the process id in a file's name: the file of all workers that exited."""
 
 _files = threading.Lock()
 
 
 def serves_metrics_from_master() -> bool:
-    """Whether this process is one of gunicorn's, whose master tells the metrics."""
+    """Whether this process is one of gunicorn's, whose master serves the metrics."""
     return _VARIABLE in os.environ
 
 
@@ -56,20 +56,20 @@ def empty_directory() -> None:
 
 
 def _value_files(directory: Path) -> list[Path]:
-    """The files that prometheus_client writes, and nobody's database."""
+    """The files that prometheus_client writes; a database may lie beside them."""
     return [file for file in directory.glob("*.db") if _VALUE_FILE.fullmatch(file.name)]
 
 
 class Workers(Collector):
-    """What the living workers' files and the file of the dead say."""
+    """The merged values of the running workers and of those that exited."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._said = False
+        self._reported = False
 
     def collect(self) -> Iterable[Metric]:
         with _files:
-            # A newborn's file is empty for a moment.
+            # A file is empty until its worker has allocated it.
             files = [str(file) for file in _value_files(self._directory) if file.stat().st_size]
             families = {metric.name: metric for metric in MultiProcessCollector.merge(files)}
         if lost := memory.lost_value_files():
@@ -77,12 +77,12 @@ class Workers(Collector):
             family = families.setdefault(name, CounterMetricFamily(name, "Telemetry lost."))
             labels = {"signal": "metrics", "reason": "directory"}
             family.add_sample(f"{name}_total", labels, lost)
-            self._say_once()
+            self._report_once()
         return families.values()
 
-    def _say_once(self) -> None:
-        if not self._said:
-            self._said = True
+    def _report_once(self) -> None:
+        if not self._reported:
+            self._reported = True
             logging.getLogger(__name__).warning(
                 "metrics lost: their directory takes no files",
                 extra={"directory": str(self._directory)},
@@ -90,7 +90,7 @@ class Workers(Collector):
 
 
 class Registry(CollectorRegistry):
-    """A registry that can be narrowed though its collectors learn their names only at a scrape."""
+    """A registry that filters by name although its collectors know their names only at a scrape."""
 
     def restricted_registry(self, names: Iterable[str]) -> Any:
         """`/metrics?name[]=...`: the samples of these names."""
@@ -100,7 +100,7 @@ class Registry(CollectorRegistry):
 
 
 class Info(Collector):
-    """app_info, which says what runs."""
+    """app_info: the version and revision that run."""
 
     def __init__(self, settings: Settings) -> None:
         self._labels = [settings.app_version, settings.app_revision or ""]
@@ -111,11 +111,11 @@ class Info(Collector):
         yield info
 
 
-def bury(pid: int) -> None:
-    """Keep what a dead worker counted, and forget what it was doing.
+def merge_exited_worker(pid: int) -> None:
+    """Merge the totals of a worker that exited, and remove its gauges.
 
-    Scrapes wait meanwhile, so no total falls or counts twice. A worker whose values cannot be
-    moved keeps its files: a scrape then reads those.
+    Scrapes wait meanwhile, so no total falls or counts twice. Where the values of a worker cannot
+    be merged its files stay, and a scrape reads those.
     """
     directory = values_directory()
     with _files:
@@ -125,16 +125,16 @@ def bury(pid: int) -> None:
                 if kind.startswith("gauge") or not file.stat().st_size:
                     file.unlink()
                 else:
-                    _add(file, directory / f"{kind}_{_DEAD}.db")
+                    _merge(file, directory / f"{kind}_{_EXITED}.db")
             except OSError:
-                logging.getLogger(__name__).exception("a dead worker's metrics stay where they are")
+                logging.getLogger(__name__).exception("metrics of an exited worker not merged")
 
 
-def _add(dead: Path, grave: Path) -> None:
-    counted = [(key, value) for key, value, _, _ in MmapedDict.read_all_values_from_file(dead)]
-    with closing(AllocatedValues(str(grave))) as total:
+def _merge(source: Path, target: Path) -> None:
+    counted = [(key, value) for key, value, _, _ in MmapedDict.read_all_values_from_file(source)]
+    with closing(AllocatedValues(str(target))) as total:
         sums = [(key, value + total.read_value(key)[0]) for key, value in counted]
-        dead.unlink()
+        source.unlink()
         for key, value in sums:
             total.write_value(key, value, 0.0)
 
@@ -154,6 +154,6 @@ def serve_metrics(settings: Settings) -> None:
             f"METRICS_PORT: {settings.metrics_port} cannot be used: {error.strerror};"
             " allowed: a free port"
         )
-    # Idle connections would else pile up, each with a thread of the master.
+    # Each idle connection would otherwise keep a thread of the master.
     server.RequestHandlerClass.timeout = 5  # type: ignore[attr-defined]
     os.register_at_fork(after_in_child=server.socket.close)

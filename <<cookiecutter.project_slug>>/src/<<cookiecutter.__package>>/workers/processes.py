@@ -13,21 +13,21 @@ from prometheus_client.registry import Collector
 
 
 class ServiceProcesses(Collector):
-    """Sums over this process and its living children; keeps what the dead ones used."""
+    """Sums over this process and its children; CPU time includes children that exited."""
 
     def __init__(self) -> None:
         self._master = psutil.Process()
         self._cpu_seconds = 0.0
 
     def collect(self) -> Iterator[Metric]:
-        dead = self._master.cpu_times()
-        cpu = dead.children_user + dead.children_system
+        exited = self._master.cpu_times()
+        cpu = exited.children_user + exited.children_system
         memory = files = most_files = workers = 0
         for process in (self._master, *self._master.children()):
             try:
                 with process.oneshot():
                     used = process.cpu_times()
-                    # Of memory that processes share, each counts its part.
+                    # Proportional set size: shared memory counts once over all processes.
                     memory += process.memory_full_info().pss
                     files += process.num_fds()
                     most_files += process.rlimit(psutil.RLIMIT_NOFILE)[0]
@@ -35,7 +35,7 @@ class ServiceProcesses(Collector):
                 continue
             cpu += used.user + used.system
             workers += process.pid != self._master.pid
-        # A worker that dies between two readings is in neither: a total must not fall for that.
+        # A worker that exits between the two readings is in neither; the total must not fall.
         self._cpu_seconds = max(self._cpu_seconds, cpu)
         yield CounterMetricFamily("process_cpu_seconds", "CPU time, in seconds.", self._cpu_seconds)
         for name, documentation, value in (

@@ -1,4 +1,4 @@
-"""The values of metrics in a worker: files that cannot kill it, and writes without detours."""
+"""The values of metrics in a worker: files that cannot crash it, and direct writes."""
 
 import mmap
 import os
@@ -15,7 +15,7 @@ from . import memory
 
 _FILE_BYTES = 65_536
 _writing = threading.RLock()
-"""Of the kind that a signal's handler, or a finalizer, may take where its thread holds it."""
+"""Reentrant, as a signal handler or a finalizer may run in a thread that holds it."""
 
 
 def _after_fork_in_child() -> None:
@@ -28,7 +28,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class AllocatedValues(MmapedDict):
-    """Values in a file whose blocks are there before they are written.
+    """Values in a file whose blocks are allocated before they are written.
 
     prometheus_client maps a sparse file: on a full disk, writing to it is SIGBUS, which kills the
     worker. Raises OSError instead, when the file is made or grows.
@@ -50,8 +50,8 @@ class AllocatedValues(MmapedDict):
         os.posix_fallocate(self._f.fileno(), 0, self._capacity * 2)
 
 
-class ForgivingValues(AllocatedValues):
-    """Values in plain memory where no file can be had: lost to scrapes, harmless to requests."""
+class FallbackValues(AllocatedValues):
+    """Values in memory where no file can be had: lost to scrapes, harmless to requests."""
 
     def __init__(self, filename: str, read_mode: bool = False) -> None:
         try:
@@ -73,7 +73,7 @@ class ForgivingValues(AllocatedValues):
         self._use_memory(self._m[: self._used], self._capacity * 2)
 
     def close(self) -> None:
-        # A process that forks by itself gives its child cells that still look at the file.
+        # A process that forks by itself leaves its child cells that still refer to the file.
         with suppress(BufferError):
             super().close()
 
@@ -84,15 +84,15 @@ class ForgivingValues(AllocatedValues):
         self._capacity = capacity
 
 
-values.MmapedDict = ForgivingValues  # type: ignore[attr-defined]
+values.MmapedDict = FallbackValues  # type: ignore[attr-defined]
 
 
 class Cell:
     """One value's place in its file.
 
-    prometheus_client's own road to it takes a lock, asks for the process id and looks its place
-    up by name, each time: three times the cost of the write. Only for values that nothing else
-    writes; hold `_writing`.
+    prometheus_client takes a lock, reads the process id and looks the place up by name at each
+    write: three times the cost of the write itself. Only for values that nothing else writes;
+    hold `_writing`.
     """
 
     __slots__ = ("_numbers", "_place")
