@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 PRODUCTION: dict[str, Any] = {
     "environment": "production",
 <% if cookiecutter.database == 'postgresql' %>
-    "database_url": "postgresql://app:hunter2@127.0.0.1:1/orders?sslmode=disable",
+    "database_url": "postgresql://app:hunter2@127.0.0.1:1/parcels?sslmode=disable",
 <% endif %>
 <% if cookiecutter.cache == 'redis' %>
     "redis_url": "redis://:hunter2@127.0.0.1:1/0",

@@ -37,7 +37,7 @@ def test_the_database_is_critical(service: Service) -> None:
 
 
 def without_a_server(make_service: MakeService) -> Service:
-    url = f"postgresql://app:hunter2@127.0.0.1:{free_port()}/orders"
+    url = f"postgresql://app:hunter2@127.0.0.1:{free_port()}/parcels"
     service = make_service(database_url=url)
 
     @service.app.get("/asks")

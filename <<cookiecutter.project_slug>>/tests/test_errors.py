@@ -477,7 +477,7 @@ def test_no_secret_reaches_the_stand_in_for_sentry(sentry: Sentry) -> None:
     def pay(rest: str) -> str:
         identify_user(f"Bearer {secret}-1")
         try:
-            raise ValueError(f"no card {card} of postgresql://app:{secret}@db/orders")
+            raise ValueError(f"no card {card} of postgresql://app:{secret}@db/parcels")
         except ValueError as error:
             raise OutOfStockError(f"password={secret} api_key: {secret}") from error
 

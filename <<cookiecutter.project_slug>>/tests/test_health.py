@@ -38,7 +38,7 @@ def well() -> None:
 
 
 def ill() -> None:
-    raise ConnectionError("cannot reach postgresql://app:hunter2@db.internal:5432/orders")
+    raise ConnectionError("cannot reach postgresql://app:hunter2@db.internal:5432/parcels")
 
 
 def until(free: threading.Event) -> Callable[[], None]:

@@ -47,12 +47,12 @@ def test_the_schema_is_a_schema_and_strict() -> None:
         "timestamp": "2026-01-31T09:26:53.589Z",
         "level": "INFO",
         "message": "hello",
-        "logger": "orders",
-        "service": "orders",
+        "logger": "parcels",
+        "service": "parcels",
         "environment": "production",
         "version": "1.2.3",
     }
-    validate_line(line | {"order_id": 7, "basket": [{"sku": "a"}]})
+    validate_line(line | {"parcel_id": 7, "basket": [{"sku": "a"}]})
     for wrong in (
         {"timestamp": "2026-01-31T09:26:53Z"},
         {"timestamp": "2026-01-31T09:26:53.589+01:00"},
@@ -153,10 +153,10 @@ def test_an_exception_is_told_with_its_type_message_and_stack(service: Service) 
     try:
         json.loads("{")
     except ValueError:
-        log.exception("no order in the message", queue="orders")
-    line = service.line("no order in the message")
+        log.exception("no parcel in the message", queue="parcels")
+    line = service.line("no parcel in the message")
     assert line["level"] == "ERROR"
-    assert line["queue"] == "orders"
+    assert line["queue"] == "parcels"
     assert line["exception"]["type"] == "json.decoder.JSONDecodeError"
     assert line["exception"]["message"].startswith("Expecting property name")
     assert "Traceback (most recent call last)" in line["exception"]["stacktrace"]
@@ -176,27 +176,27 @@ def test_the_cause_of_an_exception_is_in_its_stack(service: Service) -> None:
 
 
 def test_a_librarys_line_has_the_same_shape(service: Service) -> None:
-    logging.getLogger("some.library").info("%d rows in %s", 3, "orders", extra={"rows": 3})
-    line = service.line("3 rows in orders")
+    logging.getLogger("some.library").info("%d rows in %s", 3, "parcels", extra={"rows": 3})
+    line = service.line("3 rows in parcels")
     assert line["logger"] == "some.library"
     assert line["rows"] == 3
 
 
 def test_a_logger_of_structlogs_own_has_the_same_shape(service: Service) -> None:
-    structlog.get_logger("somebody.else").warning("%d rows", 3, table="orders")
+    structlog.get_logger("somebody.else").warning("%d rows", 3, table="parcels")
     line = service.line("3 rows")
-    assert (line["logger"], line["table"]) == ("somebody.else", "orders")
+    assert (line["logger"], line["table"]) == ("somebody.else", "parcels")
     assert line["module"] == "test_log_lines"
 
 
 def test_a_logger_takes_what_structlogs_takes(service: Service) -> None:
-    log.info(order_id=7)
+    log.info(parcel_id=7)
     log.warn("old")
     log.fatal("older")
     get_logger().info("without a name", exc_info=None)
     assert log.isEnabledFor(logging.INFO)
     assert log.name == __name__
-    told = [(line["level"], line["message"], line.get("order_id")) for line in service.lines()]
+    told = [(line["level"], line["message"], line.get("parcel_id")) for line in service.lines()]
     assert told == [
         ("INFO", "", 7),
         ("WARNING", "old", None),
@@ -418,10 +418,10 @@ def test_the_console_shows_a_traceback(make_service: MakeService) -> None:
     try:
         raise ValueError("bad\x1b[2J price")
     except ValueError:
-        log.exception("failed", order_id=7)
+        log.exception("failed", parcel_id=7)
     shown = service.written()
     assert "failed" in shown
-    assert "order_id=7" in shown
+    assert "parcel_id=7" in shown
     assert "Traceback (most recent call last)" in shown
     assert "\x1b[2J" not in shown
 

@@ -64,7 +64,7 @@ SECRETS_IN_TEXT = [
     (f"loaded {PEM} from disk", "MIIEpAIBAAKCAQEA7bq"),
     (f"loaded {PEM[:60]}", "MIIEpAIBAAKCAQEA"),
     ("loaded " + PEM.replace("\n", "\\n"), "MIIEpAIBAAKCAQEA7bq"),
-    ("postgresql://app:hunter2@db.internal/orders", "hunter2"),
+    ("postgresql://app:hunter2@db.internal/parcels", "hunter2"),
     ("redis://:hunter2@cache.internal:6379/0", "hunter2"),
     ("amqps://app:hun%40ter2@queue/v", "hun%40ter2"),
     ("mongodb+srv://app:hunter2@cluster0.example.net", "hunter2"),
@@ -107,7 +107,7 @@ SECRETS_IN_TEXT = [
     ("card 4111 1111 1111 1111 12/27", "4111 1111"),
     ("4111-1111-1111-1111 123", "1111-1111"),
     ("IBAN 4 5555555555554444", "5555555555554444"),
-    ("order 2345 4111 1111 1111 1111", "4111 1111"),
+    ("parcel 2345 4111 1111 1111 1111", "4111 1111"),
     ("bad session: token: hunter2-abc", "hunter2-abc"),
     ("pagetoken: password: hunter2-abc", "hunter2-abc"),
     ("378282246310005 (amex)", "378282246310005"),
@@ -139,7 +139,7 @@ HARMLESS_NAMES = """
     secretary keyboard key keys primary_key foreign_key sort_key partition_key cache_key monkey
     passenger passage compass bypass boarding_pass pass_rate pinned spin pinterest opinion shipping
     cookiebook sessions_open assign signal signed design card cards discard
-    cardinality order_id user customer amount currency id name path status_code method duration_ms
+    cardinality parcel_id user customer amount currency id name path status_code method duration_ms
     description sidebar inside basin
 """.split()
 
@@ -151,8 +151,8 @@ HARMLESS_TEXTS = [
     "basic authentication is required",
     "the author: Jane Doe",
     "max_tokens=4096",
-    "order 123456789012 shipped",
-    "order 4111111111111112 shipped",
+    "parcel 123456789012 shipped",
+    "parcel 4111111111111112 shipped",
     "at 2026-01-31T09:26:53.589Z",
     "at 1769851613589 ms",
     "1769851613.589000123",
@@ -174,7 +174,7 @@ HARMLESS_TEXTS = [
     "ValueError: invalid literal for int() with base 10: 'abc'",
     "Traceback (most recent call last):",
     '  File "/srv/app.py", line 12, in <module>',
-    "SELECT id, name FROM orders WHERE id = 7",
+    "SELECT id, name FROM parcels WHERE id = 7",
     "rate: 3.14159265358979",
     "+49 30 901820",
     "price: 12.50 EUR",
@@ -240,7 +240,7 @@ def test_what_opentelemetry_takes_out_of_urls_is_taken_out(key: str) -> None:
 
 
 def test_what_stands_around_a_secret_is_kept() -> None:
-    assert scrub_text("user=jane password=hunter2 order=7") == "user=jane password=REDACTED order=7"
+    assert scrub_text("user=jane password=hunter2 row=7") == "user=jane password=REDACTED row=7"
     assert scrub_text("no route to postgresql://app:hunter2@db:5432/x in 3 s") == (
         "no route to postgresql://REDACTED@db:5432/x in 3 s"
     )
@@ -248,7 +248,7 @@ def test_what_stands_around_a_secret_is_kept() -> None:
 
 def test_numbers_are_looked_at_too() -> None:
     assert scrub({"number": 4111111111111111}) == {"number": REDACTED}
-    harmless = {"order": 4111111111111112, "ms": 1769851613589, "pi": 3.14, "ok": True, "no": None}
+    harmless = {"parcel": 4111111111111112, "ms": 1769851613589, "pi": 3.14, "ok": True, "no": None}
     assert scrub(harmless) == harmless
 
 
@@ -289,11 +289,11 @@ def test_text_without_an_end_is_cut() -> None:
 def test_a_password_in_an_exception_never_reaches_the_log(service: Service) -> None:
     @service.app.get("/connect")
     def connect() -> str:
-        raise ConnectionError("cannot reach postgresql://app:hunter2@db/orders: password=hunter3")
+        raise ConnectionError("cannot reach postgresql://app:hunter2@db/parcels: password=hunter3")
 
     service.client.get("/connect")
     told = service.written()
-    assert "cannot reach postgresql://REDACTED@db/orders" in told
+    assert "cannot reach postgresql://REDACTED@db/parcels" in told
     assert "hunter" not in told
 
 

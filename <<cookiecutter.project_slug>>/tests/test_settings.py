@@ -52,7 +52,7 @@ def test_elsewhere_the_service_drains(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ENVIRONMENT", "x" * 64),
         ("APP_VERSION", "1.0 beta"),
         ("APP_REVISION", "v1/2"),
-        ("OTEL_SERVICE_NAME", "order service"),
+        ("OTEL_SERVICE_NAME", "parcel service"),
         ("FLASK_DEBUG", "perhaps"),
         ("PORT", "0"),
         ("PORT", "65536"),
@@ -97,8 +97,8 @@ def test_elsewhere_the_service_drains(monkeypatch: pytest.MonkeyPatch) -> None:
         ("HEALTH_DEPENDENCIES", "stock=https://[stock"),
 <% if cookiecutter.database == 'postgresql' %>
         ("DATABASE_URL", SECRET),
-        ("DATABASE_URL", f"mysql://app:{SECRET}@db/orders"),
-        ("DATABASE_URL", f"postgresql://app:{SECRET}@[db/orders"),
+        ("DATABASE_URL", f"mysql://app:{SECRET}@db/parcels"),
+        ("DATABASE_URL", f"postgresql://app:{SECRET}@[db/parcels"),
 <% endif %>
 <% if cookiecutter.cache == 'redis' %>
         ("REDIS_URL", SECRET),
@@ -156,7 +156,7 @@ def test_good_values_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     for name, value in {
         "ENVIRONMENT": "staging-2",
         "LOG_LEVEL": "debug",
-        "LOG_LEVELS": "urllib3=INFO, orders=debug,",
+        "LOG_LEVELS": "urllib3=INFO, till=debug,",
         "LOG_FILE": str(tmp_path / "service.log"),
         "LOG_SAMPLE_RATIO": "0.25",
         "DRAIN_SECONDS": "2.5",
@@ -168,7 +168,7 @@ def test_good_values_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     settings = load_settings()
     assert settings.environment == "staging-2"
     assert settings.log_level == "DEBUG"
-    assert settings.log_levels == {"urllib3": "INFO", "orders": "DEBUG"}
+    assert settings.log_levels == {"urllib3": "INFO", "till": "DEBUG"}
     assert settings.log_file == tmp_path / "service.log"
     assert settings.log_sample_ratio == 0.25
     assert settings.drain_seconds == 2.5
@@ -181,7 +181,7 @@ def test_good_values_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_secrets_do_not_show_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SENTRY_DSN", f"https://{SECRET}@errors.example/1")
 <% if cookiecutter.database == 'postgresql' %>
-    monkeypatch.setenv("DATABASE_URL", f"postgresql://app:{SECRET}@db/orders")
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://app:{SECRET}@db/parcels")
 <% endif %>
 <% if cookiecutter.cache == 'redis' %>
     monkeypatch.setenv("REDIS_URL", f"redis://:{SECRET}@cache:6379/0")

@@ -1,10 +1,10 @@
 variable "host" {
-  description = "Host name under which users reach the service, such as orders.example.com"
+  description = "Host name under which users reach the service, such as parcels.example.com"
   type        = string
 
   validation {
     condition     = can(regex("^([a-z0-9]([a-z0-9-]*[a-z0-9])?[.])+[a-z]([a-z0-9-]*[a-z0-9])$", var.host))
-    error_message = "The host is a name such as orders.example.com: lower case, no https:// in front, no path or port behind."
+    error_message = "The host is a name such as parcels.example.com: lower case, no https:// in front, no path or port behind."
   }
 }
 

@@ -173,7 +173,7 @@ class ServiceLogger(structlog.BoundLoggerBase):
 
 
 def get_logger(name: str | None = None) -> ServiceLogger:
-    """A logger that takes fields: `log.info("order created", order_id=7)`."""
+    """A logger that takes fields: `log.info("parcel sent", parcel_id=7)`."""
     return ServiceLogger(logging.getLogger(name), [], {})
 
 
