@@ -1,4 +1,4 @@
-"""Health: probes cost nothing, cannot hang, and tell nothing that should stay inside."""
+"""Health: probes cost nothing, cannot hang, and show nothing that should stay inside."""
 
 import json
 import threading
@@ -118,9 +118,9 @@ def test_a_dependency_that_comes_back_makes_it_ready_again(
 def test_no_address_and_no_exceptions_text_is_told(service: Service, checks: Health) -> None:
     checks.add_check("database", ill, critical=True)
     for path in ("", "/live", "/ready", "/startup"):
-        told = service.client.get(f"/health{path}").text
+        answer = service.client.get(f"/health{path}").text
         for secret in ("hunter2", "db.internal", "5432", "ConnectionError", "cannot reach"):
-            assert secret not in told
+            assert secret not in answer
 
 
 def test_until_start_up_is_done_the_service_is_not_ready(service: Service, checks: Health) -> None:
@@ -255,12 +255,12 @@ def test_the_log_says_once_why_a_dependency_fails_and_when_it_is_back(
     for looks[0] in (well, ill, ill, well, until(free)):
         service.client.get("/health/ready")
     free.set()
-    told = [
+    logged = [
         (line["message"], line["level"], line["dependency"], line["critical"], line.get("reason"))
         for line in service.lines()
         if "dependency" in line
     ]
-    assert told == [
+    assert logged == [
         ("dependency fails", "WARNING", "pay", True, "ConnectionError"),
         ("dependency answers again", "INFO", "pay", True, None),
         ("dependency fails", "WARNING", "pay", True, "no answer in time"),
@@ -289,8 +289,8 @@ def test_probes_are_answers_for_machines(service: Service, path: str) -> None:
 
 def test_external_dependencies_are_asked(make_service: MakeService) -> None:
     with server(lambda _: (200, b"{}")) as well, server(lambda _: (503, b"")) as ill:
-        told = f"!stock={well.url}/health, prices={ill.url}/health/live"
-        service = make_service(health_dependencies=told)
+        dependencies = f"!stock={well.url}/health, prices={ill.url}/health/live"
+        service = make_service(health_dependencies=dependencies)
         picture = service.client.get("/health", headers={"X-Request-ID": "r-1"})
         assert picture.status_code == 200
         found = picture.get_json()["checks"]

@@ -334,8 +334,8 @@ def test_a_scrape_is_prometheus_text(service: Service, accept: str | None) -> No
 def test_a_scrape_says_what_runs_and_what_it_uses(make_service: MakeService) -> None:
     service = make_service(app_version="1.2.3", app_revision="4f1c")
     service.client.get("/")
-    told = samples_of(service.client.get("/metrics").text)
-    assert told["app_info"] == [({"version": "1.2.3", "revision": "4f1c"}, 1.0)]
+    scraped = samples_of(service.client.get("/metrics").text)
+    assert scraped["app_info"] == [({"version": "1.2.3", "revision": "4f1c"}, 1.0)]
     for name in (
         "http_requests_in_progress",
         "http_request_capacity",
@@ -344,13 +344,13 @@ def test_a_scrape_says_what_runs_and_what_it_uses(make_service: MakeService) -> 
         "process_open_fds",
         "process_start_time_seconds",
     ):
-        ((labels, value),) = told[name]
+        ((labels, value),) = scraped[name]
         assert labels == {}
         assert value >= 0
-    assert {labels["level"] for labels, _ in told["log_messages_total"]} == {
+    assert {labels["level"] for labels, _ in scraped["log_messages_total"]} == {
         "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"
     }  # fmt: skip
-    assert "security_events_total" in told
+    assert "security_events_total" in scraped
 
 
 def test_the_service_never_says_what_the_scrape_adds(service: Service) -> None:
@@ -378,10 +378,10 @@ def test_one_line_makes_a_metric(make_service: MakeService) -> None:
         shipped.labels("dhl").inc(2)
         waiting.set(3)
         weight.observe(5)
-        told = samples_of(service.client.get("/metrics").text)
-        assert told["parcels_shipped_total"] == [({"carrier": "dhl"}, 2.0)]
-        assert told["parcels_waiting"] == [({}, 3.0)]
-        assert told["parcel_weight_kilograms_bucket"][1] == ({"le": "10.0"}, 1.0)
+        scraped = samples_of(service.client.get("/metrics").text)
+        assert scraped["parcels_shipped_total"] == [({"carrier": "dhl"}, 2.0)]
+        assert scraped["parcels_waiting"] == [({}, 3.0)]
+        assert scraped["parcel_weight_kilograms_bucket"][1] == ({"le": "10.0"}, 1.0)
     finally:
         for metric in (shipped, waiting, weight):
             metrics.registry.unregister(metric)
@@ -398,8 +398,8 @@ def test_the_exporters_decorators_count_in_the_same_scrape(make_service: MakeSer
         return Response("")
 
     service.client.get("/decorated")
-    told = samples_of(service.client.get("/metrics").text)
-    assert told["decorated_total"] == [({"status": "200"}, 1.0)]
+    scraped = samples_of(service.client.get("/metrics").text)
+    assert scraped["decorated_total"] == [({"status": "200"}, 1.0)]
     registered = metrics.registry._names_to_collectors["decorated_total"]
     metrics.registry.unregister(registered)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from <<cookiecutter.__package>>.settings import Settings
-from <<cookiecutter.__package>>.workers import exposition
+from order_service.settings import Settings
+from order_service.workers import exposition
 
 from .support import a_process, server
 
@@ -19,10 +19,10 @@ import json, os, resource, signal, sys, time
 from pathlib import Path
 from urllib.request import urlopen
 from prometheus_client import CollectorRegistry, generate_latest
-from <<cookiecutter.__package>>.app import create_app
-from <<cookiecutter.__package>>.observability import counter
-from <<cookiecutter.__package>>.workers import exposition, memory
-from <<cookiecutter.__package>>.settings import Settings
+from order_service.app import create_app
+from order_service.observability import counter
+from order_service.workers import exposition, memory
+from order_service.settings import Settings
 from tests.support import free_port, samples_of
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -62,18 +62,18 @@ def workers_that_die():
             falls += now < known
             known = now
             most_files = max(most_files, len(list(directory.glob("*.db"))))
-            dead, _ = os.waitpid(-1, os.WNOHANG)
-            if dead:
-                exposition.merge_exited_worker(dead)
-                children.remove(dead)
+            exited, _ = os.waitpid(-1, os.WNOHANG)
+            if exited:
+                exposition.merge_exited_worker(exited)
+                children.remove(exited)
             time.sleep(0.002)
-    told = scrape()
-    buckets = told["http_request_duration_seconds_bucket"]
+    scraped = scrape()
+    buckets = scraped["http_request_duration_seconds_bucket"]
     return {
         "falls": falls,
         "files": most_files,
         "expected": expected,
-        "told": total(told),
+        "scraped": total(scraped),
         "in the last bucket": sum(value for labels, value in buckets if labels["le"] == "+Inf"),
     }
 
@@ -102,14 +102,14 @@ def on_the_port():
     (directory / "counter_99999.db").touch()  # a newborn worker's, for a moment
     exposition.serve_metrics(settings)
     address = f"http://127.0.0.1:{port}/metrics"
-    told = samples_of(urlopen(address).read().decode())
+    scraped = samples_of(urlopen(address).read().decode())
     narrowed = [
         sorted(samples_of(urlopen(f"{address}?{query}").read().decode()))
         for query in ("name[]=x", "name[]=app_info&name[]=process_workers")
     ]
     app = create_app(settings)
     return {
-        "told": told,
+        "scraped": scraped,
         "narrowed": narrowed,
         "on the service's port": app.test_client().get("/metrics").status_code,
     }
@@ -121,7 +121,7 @@ def without(what, name):
         os.environ[VARIABLE] = str(directory / name)
         what()
         answer = {"statuses": serve(20), "lost": memory.lost_value_files() - lost}
-        answer["told"] = scrape().get("telemetry_dropped_total")
+        answer["scraped"] = scrape().get("telemetry_dropped_total")
         os.write(writer, json.dumps(answer).encode())
 
     lost = memory.lost_value_files()
@@ -162,7 +162,7 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def observed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a process with workers found out about itself."""
     directory = tmp_path_factory.mktemp("values")
     done = a_process(PROGRAM, directory, PROMETHEUS_MULTIPROC_DIR=str(directory))
@@ -171,20 +171,23 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return answer
 
 
-def test_totals_never_fall_nor_count_twice_however_workers_die(told: dict[str, Any]) -> None:
-    found = told["workers that die"]
+def test_totals_never_fall_nor_count_twice_however_workers_die(observed: dict[str, Any]) -> None:
+    found = observed["workers that die"]
     assert found["falls"] == 0
-    assert found["told"] == found["in the last bucket"] == found["expected"] == 3 * (5 + 6 + 7)
+    assert found["scraped"] == found["in the last bucket"] == found["expected"] == 3 * (5 + 6 + 7)
 
 
-def test_the_files_that_a_scrape_reads_are_bounded(told: dict[str, Any]) -> None:
-    # Of three workers, of the process that starts them, and one set of all the dead.
+def test_the_files_that_a_scrape_reads_are_bounded(observed: dict[str, Any]) -> None:
+    # Of three workers, of the process that starts them, and one set of all that exited.
     kinds = 4
-    assert told["workers that die"]["files"] <= (3 + 1 + 1) * kinds
+    assert observed["workers that die"]["files"] <= (3 + 1 + 1) * kinds
 
 
-def test_a_dead_worker_counts_and_no_longer_works(told: dict[str, Any]) -> None:
-    during, afterwards = told["one that lives"]["during"], told["one that lives"]["afterwards"]
+def test_a_worker_that_exited_counts_and_no_longer_works(observed: dict[str, Any]) -> None:
+    during, afterwards = (
+        observed["one that lives"]["during"],
+        observed["one that lives"]["afterwards"],
+    )
     assert during["http_request_capacity"] == [[{}, 4.0]]
     assert "http_request_capacity" not in afterwards
     assert "http_requests_in_progress" not in afterwards
@@ -193,22 +196,24 @@ def test_a_dead_worker_counts_and_no_longer_works(told: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("lack", ["a directory", "room", "room to grow"])
-def test_a_directory_that_takes_no_values_fails_no_request(told: dict[str, Any], lack: str) -> None:
-    found = told[f"without {lack}"]
+def test_a_directory_that_takes_no_values_fails_no_request(
+    observed: dict[str, Any], lack: str
+) -> None:
+    found = observed[f"without {lack}"]
     assert found["statuses"] == [200]
     assert found["lost"] > 0
 
 
-def test_lost_values_are_told(told: dict[str, Any]) -> None:
-    labels, count = told["without room"]["told"][-1]
+def test_lost_values_are_counted(observed: dict[str, Any]) -> None:
+    labels, count = observed["without room"]["scraped"][-1]
     assert labels == {"signal": "metrics", "reason": "directory"}
     assert count > 0
 
 
-def test_the_master_tells_everything_on_the_metrics_port(told: dict[str, Any]) -> None:
-    found = told["on the port"]
-    assert found["told"]["app_info"] == [[{"version": "1.2.3", "revision": "4f1c"}, 1.0]]
-    counts = found["told"]["http_request_duration_seconds_count"]
+def test_the_master_serves_everything_on_the_metrics_port(observed: dict[str, Any]) -> None:
+    found = observed["on the port"]
+    assert found["scraped"]["app_info"] == [[{"version": "1.2.3", "revision": "4f1c"}, 1.0]]
+    counts = found["scraped"]["http_request_duration_seconds_count"]
     assert sum(count for _, count in counts) == 3 * (5 + 6 + 7) + 1
     for name in (
         "process_cpu_seconds_total",
@@ -219,12 +224,12 @@ def test_the_master_tells_everything_on_the_metrics_port(told: dict[str, Any]) -
         "log_messages_total",
         "security_events_total",
     ):
-        assert found["told"][name]
+        assert found["scraped"][name]
     assert found["narrowed"] == [[], ["app_info", "process_workers"]]
 
 
-def test_under_gunicorn_the_service_port_has_no_metrics(told: dict[str, Any]) -> None:
-    assert told["on the port"]["on the service's port"] == 404
+def test_under_gunicorn_the_service_port_has_no_metrics(observed: dict[str, Any]) -> None:
+    assert observed["on the port"]["on the service's port"] == 404
 
 
 def test_a_metrics_port_that_is_taken_is_said_in_one_line(
@@ -256,7 +261,7 @@ def test_the_folder_of_values_goes_with_the_master_and_not_with_a_worker(tmp_pat
         """
 import os, sys
 from pathlib import Path
-from <<cookiecutter.__package>> import gunicorn_conf
+from order_service import gunicorn_conf
 folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
 if (worker := os.fork()) == 0:
     sys.exit()

@@ -1,7 +1,7 @@
 """Building an image and running containers on a machine without a container engine.
 
 buildah builds, on a stand-in for Python's own image that is made of Debian packages; crun, an OCI runtime as Docker and
-Kubernetes use one, runs. Containers share this machine's network unless told otherwise, and have no limits.
+Kubernetes use one, runs. Containers share this machine's network by default, and have no limits.
 """
 
 from __future__ import annotations

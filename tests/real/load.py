@@ -31,7 +31,7 @@ class Sent:
 
 @dataclass
 class Account:
-    """What became of the requests, told by the clients."""
+    """What became of the requests, as the clients saw it."""
 
     sent: list[Sent] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)

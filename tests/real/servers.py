@@ -222,7 +222,7 @@ class Project:
 
 
 class Bugsink(Server):
-    """A server that speaks Sentry's protocol. Its inboxes are made beforehand, in one go."""
+    """A server of Sentry's protocol. Its projects are made beforehand, all at once."""
 
     INBOXES = 24
 

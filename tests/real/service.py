@@ -197,10 +197,10 @@ class Service:
 
     def environment(self, **extra: str) -> dict[str, str]:
         """Return what the service is started with; the stage's module can be imported."""
-        roads = [str(STAGE)]
+        folders = [str(STAGE)]
         if self.borrowed:
-            roads.insert(0, str(self.folder / "src"))
-        return clean_environment(PYTHONPATH=os.pathsep.join(roads), STAGE_PACKAGE=self.package, **extra)
+            folders.insert(0, str(self.folder / "src"))
+        return clean_environment(PYTHONPATH=os.pathsep.join(folders), STAGE_PACKAGE=self.package, **extra)
 
     def flask(
         self, *arguments: str, app: str | None = None, seconds: float = 120, **extra: str
@@ -250,7 +250,7 @@ class Service:
         metrics_folder: Path | None = None,
         **extra: str | None,
     ) -> Iterator[Gunicorn]:
-        """Run the service under gunicorn, with the stage's routes unless told otherwise.
+        """Run the service under gunicorn, with the stage's routes by default.
 
         The settings are staging's: those of production with the embedded stores allowed. A
         variable that is None is not set at all.

@@ -52,7 +52,7 @@ def self_signed(folder: Path, days: int = 2) -> Path:
 
 
 def encrypt(server: ThreadingHTTPServer, certificate: Path) -> None:
-    """Let a server speak TLS, and only that."""
+    """Let a server accept TLS alone."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, certificate.with_suffix(".key"))
     server.socket = context.wrap_socket(server.socket, server_side=True)

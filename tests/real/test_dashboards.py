@@ -117,7 +117,7 @@ def _empty(prometheus: servers.Prometheus, service: Service) -> list[str]:
 
 
 def _bad_day(number: int) -> tuple[str, str, bytes | None]:
-    """Good requests, and each of the bad ones that a panel tells of."""
+    """Good requests, and each of the bad ones that a panel shows."""
     return (
         ("POST", "/api/v1/orders", order_body(source=("web", "mobile", "partner")[number % 3])),
         ("GET", "/api/v1/orders/1", None),
@@ -170,7 +170,7 @@ def test_every_panel_has_data_on_a_quiet_day_and_on_a_bad_one(small: Service, tm
             _quiet(shown(prometheus, small))
         send(service, 16, step=_bad_day)
         with under_load(service, step=_bad_day, clients=4, pause=0.01):
-            eventually(lambda: _bad(shown(prometheus, small)), "the panels tell what happens", 40)
+            eventually(lambda: _bad(shown(prometheus, small)), "the panels show what happens", 40)
             assert not _empty(prometheus, small)
             _one_instance(prometheus, small, service)
 
@@ -194,7 +194,7 @@ def _quiet(panels: dict[str, Shown]) -> None:
 
 
 def _bad(panels: dict[str, Shown]) -> bool:
-    """Each panel tells of what it is for."""
+    """Each panel shows what it is for."""
     of = {where.removeprefix("service.json: ").removesuffix(" A"): each for where, each in panels.items()}
     assert 0.05 < of["Failed requests, 5 min"].total < 0.2
     assert 0.8 < of["Availability, 24 h"].total < 0.95
@@ -351,9 +351,9 @@ def test_a_name_that_nobody_makes_fails_the_services_own_tests(variant: Callable
         path.write_text(text.replace(old, new))
     code, said = _own_tests(service)
     assert code == 1
-    told = "which neither the service makes nor an exporter lists"
-    assert f"service.json: Workers names process_worker, {told}" in said
-    assert re.search(rf"rules/latency.yml: \S+ names http_request_latency_bucket, {told}", said)
+    refusal = "which neither the service makes nor an exporter lists"
+    assert f"service.json: Workers names process_worker, {refusal}" in said
+    assert re.search(rf"rules/latency.yml: \S+ names http_request_latency_bucket, {refusal}", said)
 
 
 def test_without_the_example_feature_nothing_names_its_metrics(variant: Callable[..., Service]) -> None:

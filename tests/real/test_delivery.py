@@ -1,4 +1,4 @@
-"""A service really breaks, and people hear of it: once when it does, once when it has been mended."""
+"""A service really breaks, and people are notified: once when it does, once when it has been mended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RUNBOOK = "https://git.example.com/docs/runbooks/EndpointDown.md"
 
 
 @dataclass(frozen=True)
-class Told:
+class Notifications:
     """What each channel got of one alert."""
 
     pagerduty: dict[str, Any]
@@ -41,8 +41,8 @@ class Story:
 
     url: str
     probes: dict[str, float]
-    firing: Told
-    resolved: Told
+    firing: Notifications
+    resolved: Notifications
 
 
 class Channels:
@@ -64,7 +64,7 @@ class Channels:
         secrets = {"slack_webhook_url": f"{self.webhook.url}/services/T0", "smtp_password": PASSWORD}
         return Alertmanager(folder, monitoring, secrets, self.changes())
 
-    def told(self, alert: str, *, resolved: bool) -> Told | None:
+    def received(self, alert: str, *, resolved: bool) -> Notifications | None:
         """Return the newest of each channel once all have it."""
         word = "RESOLVED" if resolved else "CRITICAL"
         posted = list(self.webhook.posted)
@@ -73,7 +73,7 @@ class Channels:
         mails = [mail for mail in list(self.mail.letters) if mail.subject.startswith(f"{word}: {alert}")]
         pagerduty = [body for body in pagerduty if body["event_action"] == ("resolve" if resolved else "trigger")]
         slack = [body for body in slack if body["attachments"][0]["title"].startswith(f"{word}: {alert}")]
-        return Told(pagerduty[-1], slack[-1], mails[-1]) if pagerduty and slack and mails else None
+        return Notifications(pagerduty[-1], slack[-1], mails[-1]) if pagerduty and slack and mails else None
 
 
 def addresses(
@@ -94,7 +94,7 @@ def addresses(
 
 @pytest.fixture(scope="module")
 def story(small: Service, variant: Callable[..., Service], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    """Run a service, watch it, let it hang, mend it; keep what everybody saw and was told."""
+    """Run a service, watch it, let it hang, mend it; keep what everybody saw and received."""
     monitoring = small.folder / "monitoring"
     made = tmp_path_factory.mktemp
 
@@ -116,9 +116,9 @@ def story(small: Service, variant: Callable[..., Service], tmp_path_factory: pyt
         def probed(value: int) -> Callable[[], bool]:
             return lambda: watcher.value('probe_success{job="uptime"}') == value
 
-        def told(*, resolved: bool) -> Told:
-            what = f"all channels hear that {ALERT} {'is over' if resolved else 'fires'}"
-            found = eventually(lambda: channels.told(ALERT, resolved=resolved), what, 60)
+        def received(*, resolved: bool) -> Notifications:
+            what = f"all channels report that {ALERT} {'is over' if resolved else 'fires'}"
+            found = eventually(lambda: channels.received(ALERT, resolved=resolved), what, 60)
             assert found
             return found
 
@@ -126,17 +126,17 @@ def story(small: Service, variant: Callable[..., Service], tmp_path_factory: pyt
         eventually(probed(1), "the exporter sees the service")
         probes["well"] = watcher.value("probe_http_status_code")
         eventually(lambda: watcher.value(UP) == 1, "Prometheus sees the service")
-        assert not channels.told(ALERT, resolved=False), "a service that is well is nobody's news"
+        assert not channels.received(ALERT, resolved=False), "a healthy service notified somebody"
         service.program.freeze()
         try:
             eventually(probed(0), "the exporter misses the service")
             probes["hung"] = watcher.value("probe_http_status_code")
-            firing = told(resolved=False)
+            firing = received(resolved=False)
         finally:
             service.program.thaw()
         eventually(probed(1), "the exporter sees the service again")
         probes["mended"] = watcher.value("probe_http_status_code")
-        resolved = told(resolved=True)
+        resolved = received(resolved=True)
         yield Story(f"http://127.0.0.1:{service.port}/health/ready", probes, firing, resolved)
 
 

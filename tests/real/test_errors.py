@@ -1,4 +1,4 @@
-"""Errors reach a real server that speaks Sentry's protocol: once each, with what one needs."""
+"""Errors reach a real server of Sentry's protocol: once each, with what one needs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _what_happened(event: dict[str, Any]) -> tuple[str, str]:
 
 
 def _failures(service: Gunicorn, text: str) -> list[dict[str, Any]]:
-    """The log lines that tell of an exception with this text."""
+    """The log lines of an exception with this text."""
     return [r for r in service.records() if text in json.dumps(r.get("exception", ""))]
 
 
@@ -106,8 +106,8 @@ def test_a_failing_command_is_reported_once(small: Service, bugsink: servers.Bug
     (event,) = _events(inbox, 1)
     assert _what_happened(event) == ("RuntimeError", "in a command")
     assert (event["release"], event["environment"]) == ("proof-service@7.8.9", "staging")
-    told = [json.loads(line) for line in out.splitlines()]
-    assert len([line for line in told if "in a command" in json.dumps(line)]) == 1
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert len([line for line in lines if "in a command" in json.dumps(line)]) == 1
     assert "Traceback" not in err
 
 

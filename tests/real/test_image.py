@@ -205,15 +205,15 @@ def test_a_container_stops_within_its_grace_and_loses_no_request(built: Built, m
         under_load(service, step=one_path("/api/v1/orders"), clients=2, pause=0.01) as account,
     ):
         eventually(lambda: service.scrape().total("http_request_duration_seconds_count") > 20, "a load")
-        told = time.monotonic()
+        signalled = time.monotonic()
         started.send(number)
         eventually(lambda: service.get("/health/ready").status == 503, "readiness is 503", 5)
         assert service.get("/health/live").status == 200
         assert started.program.wait(grace) == 0
         ended = time.monotonic()
-    assert 2 <= ended - told < grace
+    assert 2 <= ended - signalled < grace
     assert {one.status for one in account.answered} == {200}
-    during = [one for one in account.answered if one.at > told]
+    during = [one for one in account.answered if one.at > signalled]
     assert during, "it went on answering"
     first_refused = min(account.refused)
     assert not [one for one in account.lost if one.at < first_refused - 0.1]

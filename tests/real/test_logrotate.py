@@ -78,11 +78,11 @@ def _open_files(pid: int) -> set[Path]:
 
 
 def _each_told_once(account: Account, lines: list[str]) -> None:
-    told = Counter(record["path"] for record in map(json.loads, lines) if record["message"] == "request")
+    logged = Counter(record["path"] for record in map(json.loads, lines) if record["message"] == "request")
     sent = Counter(one.path for one in account.answered)
     assert max(sent.values()) == 1
-    assert not sent - told, f"lost: {len(sent - told)} of {len(sent)}"
-    assert not told - sent, f"doubled: {len(told - sent)} of {len(sent)}"
+    assert not sent - logged, f"lost: {len(sent - logged)} of {len(sent)}"
+    assert not logged - sent, f"doubled: {len(logged - sent)} of {len(sent)}"
 
 
 def test_no_line_is_lost_or_doubled_while_logs_are_rotated_under_load(small: Service, tmp_path: Path) -> None:

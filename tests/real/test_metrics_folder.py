@@ -74,7 +74,7 @@ def test_a_folder_that_is_read_only_fails_no_request(small: Service) -> None:
 
 
 def test_a_folder_that_fills_up_later_fails_no_request(small: Service) -> None:
-    """Workers that are born when there is no room left serve like the others."""
+    """Workers that start when no space is left serve like the others."""
     with (
         _file_system("2m") as folder,
         small.serving(WEB_CONCURRENCY="2", metrics_folder=folder) as service,

@@ -164,7 +164,7 @@ def test_what_a_runbook_looks_for_in_the_log_is_found(troubled: Path, small: Ser
     commands = [line for line in text.splitlines() if line.startswith("logs |")]
     assert commands
     for command in commands:
-        typed = command.replace("REQUEST_ID", "told-to-me").replace("CLIENT_ADDRESS", "127.0.0.1")
+        typed = command.replace("REQUEST_ID", "shown-to-me").replace("CLIENT_ADDRESS", "127.0.0.1")
         done = run(["bash", "-c", f"logs() {{ cat {troubled}; }}; {typed}"])
         assert done.stdout, command
         assert not done.stderr, done.stderr
@@ -177,7 +177,7 @@ def troubled(small: Service, tmp_path_factory: pytest.TempPathFactory) -> Path:
         SENTRY_DSN="http://key@127.0.0.1:1/1", HEALTH_DEPENDENCIES="mail=http://127.0.0.1:1/"
     ) as service:
         service.order()
-        service.get("/stage/boom", X_Request_ID="told-to-me")
+        service.get("/stage/boom", X_Request_ID="shown-to-me")
         service.get("/stage/status/401")
         service.logged(event_name="authn_login_fail")
         service.logged(message="request", status_code=401)

@@ -42,7 +42,7 @@ def test_a_reload_loses_no_request_and_no_total_falls(small: Service) -> None:
         assert eventually(lambda: counted(service.scrape()), "counts") == len(account.answered)
         eventually(
             lambda: service.scrape().total("http_request_capacity") == WORKERS * 4,
-            "the capacity is that of the living",
+            "the capacity is that of the running workers",
         )
 
 
@@ -54,20 +54,20 @@ def test_a_stop_under_load_loses_no_request(small: Service) -> None:
         under_load(service, step=one_path("/stage/slow/1.5"), clients=3) as slow,
     ):
         eventually(lambda: service.scrape().total("http_requests_in_progress") >= 3, "a load", 20)
-        told = time.monotonic()
+        signalled = time.monotonic()
         service.program.send(signal.SIGTERM)
         eventually(lambda: not service.ready(), "readiness is 503", 5)
-        took = time.monotonic() - told
+        took = time.monotonic() - signalled
         assert took < 1.0, "readiness is 503 at once"
         assert service.get("/health/live").status == 200
         assert service.program.wait(DRAIN_SECONDS + 40) == 0
         ended = time.monotonic()
-    refused = min(account.refused) - told
+    refused = min(account.refused) - signalled
     assert refused > DRAIN_SECONDS - 0.2, "it stopped accepting before the drain was over"
-    assert ended - told < DRAIN_SECONDS + 15
+    assert ended - signalled < DRAIN_SECONDS + 15
     assert not account.lost
     assert not slow.lost
-    during = [one for one in account.answered if one.at > told + took]
+    during = [one for one in account.answered if one.at > signalled + took]
     assert len(during) > 50, "requests were served during the drain"
     assert {one.status for one in slow.answered} == {200}
     assert not service.lines(level="ERROR", logger="gunicorn.error")

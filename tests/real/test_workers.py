@@ -39,7 +39,7 @@ def _counting(service: Gunicorn) -> int:
 
 
 def _opened_by_a_scrape(service: Gunicorn) -> int:
-    """Count the files of values that one scrape opens, told by the kernel (inotify)."""
+    """Count the files of values that one scrape opens, as the kernel reports them (inotify)."""
     libc = ctypes.CDLL(None, use_errno=True)
     watch = libc.inotify_init1(os.O_NONBLOCK)
     assert watch >= 0, os.strerror(ctypes.get_errno())
@@ -102,11 +102,11 @@ def test_no_total_falls_when_workers_die(small: Service, deaths_on_demand: int, 
         assert answered <= counted_now <= answered + lost, account.lost[:5]
         if number == signal.SIGTERM:
             assert not account.lost
-        assert _opened_by_a_scrape(service) <= opened + 3, "a scrape opens files of the dead"
-        assert watcher.most_files <= 6 * (WORKERS + 3), "files of the dead pile up"
+        assert _opened_by_a_scrape(service) <= opened + 3, "a scrape opens files of exited workers"
+        assert watcher.most_files <= 6 * (WORKERS + 3), "files of exited workers accumulate"
         eventually(
             lambda: service.scrape().total("http_request_capacity") == WORKERS * 4,
-            "the capacity is that of the living",
+            "the capacity is that of the running workers",
         )
 
 

@@ -73,7 +73,7 @@ def huge(mark: str) -> str:
 
 @app.get("/stage/chatty/<mark>")
 def chatty(mark: str) -> str:
-    """Speak as the service, as a library and as Python's warnings do."""
+    """Log as the service, as a library and as Python's warnings do."""
     _log.info("from the service", mark=mark, status="ours?", level="loud", event="e", message="m")
     _library.warning("from a library: %s", mark, extra={"mark": mark, "deep": {"a": [1, None]}})
     _library.error("badly formatted: %d", mark)
@@ -92,14 +92,14 @@ def levels(mark: str) -> str:
 
 @app.get("/stage/threads/<mark>")
 def threads(mark: str) -> str:
-    """Start two threads the documented way; one speaks through a library."""
+    """Start two threads the documented way; one logs through a library."""
 
-    def speak() -> None:
+    def log_line() -> None:
         _log.info("from a thread", mark=mark)
         _library.info("from a library in a thread", extra={"mark": mark})
 
     _observability.identify_user(f"user-{mark}")
-    started = [threading.Thread(target=_observability.in_request_context(speak)) for _ in range(2)]
+    started = [threading.Thread(target=_observability.in_request_context(log_line)) for _ in range(2)]
     for thread in started:
         thread.start()
     for thread in started:
