@@ -1,13 +1,28 @@
 """Errors are problem documents (RFC 9457), with the request's id to quote."""
 
+from typing import Any
+
 import pytest
 from flask import Response, abort, request
+from pydantic import BaseModel, ConfigDict
 from werkzeug.exceptions import HTTPException, NotFound
 
 from <<cookiecutter.__package>>.app import LARGEST_BODY_BYTES
-from <<cookiecutter.__package>>.problems import problem
+from <<cookiecutter.__package>>.problems import MOST_ERRORS, problem, read_body
 
 from .support import Service
+
+
+class Size(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    height_mm: int
+    width_mm: int = 1
+
+
+class Parcel(BaseModel):
+    sizes: list[Size]
+    pin: int = 0
 
 
 def test_a_page_that_does_not_exist(service: Service) -> None:
@@ -103,3 +118,63 @@ def test_a_status_without_a_name_has_a_title(service: Service) -> None:
     body = service.client.get("/odd").get_json(force=True)
     assert body["title"]
     assert "detail" not in body
+
+
+@pytest.fixture
+def parcels(service: Service) -> Service:
+    """The service, with a view that takes in a parcel."""
+
+    @service.app.post("/parcels")
+    def add() -> dict[str, Any]:
+        return read_body(Parcel).model_dump()
+
+    return service
+
+
+def test_a_body_is_read_as_its_model(parcels: Service) -> None:
+    answer = parcels.client.post("/parcels", data=b'{"sizes": [{"height_mm": 7}]}')
+    assert answer.get_json() == {"sizes": [{"height_mm": 7, "width_mm": 1}], "pin": 0}
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({}, "#/sizes"),
+        ({"sizes": [{"height_mm": 7}, {"height_mm": "x"}]}, "#/sizes/1/height_mm"),
+        ({"sizes": [{"height_mm": 7, "a/b~c": 1}]}, "#/sizes/0/a~1b~0c"),
+        ([], "#"),
+    ],
+)
+def test_a_body_that_does_not_fit_says_where(parcels: Service, body: Any, pointer: str) -> None:
+    answer = parcels.client.post("/parcels", json=body, headers={"X-Request-ID": "r-1"})
+    assert answer.status_code == 400
+    assert answer.content_type == "application/problem+json"
+    said = answer.get_json(force=True)
+    assert (said["status"], said["request_id"]) == (400, "r-1")
+    assert [wrong["pointer"] for wrong in said["errors"]] == [pointer]
+    assert all(wrong["detail"] for wrong in said["errors"])
+    assert parcels.line("security event")["event_name"] == "input_validation_fail"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"null", b"\xff", b'"\\ud800"', b"[" * 100_000])
+def test_what_is_no_json_of_the_model_is_refused(parcels: Service, body: bytes) -> None:
+    answer = parcels.client.post("/parcels", data=body)
+    assert answer.status_code == 400
+    assert answer.get_json(force=True)["errors"]
+
+
+def test_a_value_that_does_not_fit_is_not_repeated(parcels: Service) -> None:
+    answer = parcels.client.post("/parcels", json={"sizes": "hunter2", "pin": "hunter3"})
+    assert len(answer.get_json(force=True)["errors"]) == 2
+    for written in (answer.text, parcels.written()):
+        assert "hunter" not in written
+
+
+def test_no_more_errors_than_a_person_reads_are_listed(parcels: Service) -> None:
+    answer = parcels.client.post("/parcels", json={"sizes": [{}] * 1000})
+    assert len(answer.get_json(force=True)["errors"]) == MOST_ERRORS
+
+
+def test_a_model_that_an_answer_does_not_fit_is_a_failure_of_ours(service: Service) -> None:
+    service.app.get("/fails")(lambda: Parcel.model_validate({}).model_dump())
+    assert service.client.get("/fails").status_code == 500

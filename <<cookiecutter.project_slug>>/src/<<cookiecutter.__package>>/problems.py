@@ -2,11 +2,17 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import TypeVar
 
-from flask import Flask, Response, json
+from flask import Flask, Response, abort, json, request
+from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import HTTPException
 
 from .observability import request_id
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MOST_ERRORS = 20
 
 
 def problem(status: int, detail: str | None = None, **members: object) -> Response:
@@ -16,6 +22,19 @@ def problem(status: int, detail: str | None = None, **members: object) -> Respon
         body["detail"] = detail
     body |= {"request_id": request_id(), **members}
     return Response(json.dumps(body), status, content_type="application/problem+json")
+
+
+def read_body(model: type[Model]) -> Model:
+    """The request's JSON body as `model`; one that does not fit is answered 400.
+
+    `errors` has the first 20 things that are wrong, after RFC 9457's own example (section 3):
+    `pointer`, where in the body (RFC 6901), and `detail`, what is wrong there, in the words of
+    pydantic or of the model's own validator. The value itself is not added: it may be a secret.
+    """
+    try:
+        return model.model_validate_json(request.get_data())
+    except ValidationError as error:
+        abort(problem(400, "The body is not valid.", errors=_errors(error)))
 
 
 def init_problems(app: Flask) -> None:
@@ -30,6 +49,18 @@ def init_problems(app: Flask) -> None:
             if name not in ("Content-Type", "Content-Length"):
                 answer.headers[name] = value
         return answer
+
+
+def _errors(error: ValidationError) -> list[dict[str, str]]:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [
+        {"pointer": "#" + "".join(map(_pointer, wrong["loc"])), "detail": wrong["msg"]}
+        for wrong in found[:MOST_ERRORS]
+    ]
+
+
+def _pointer(part: object) -> str:
+    return "/" + str(part).replace("~", "~0").replace("/", "~1")
 
 
 def _title(status: int) -> str:

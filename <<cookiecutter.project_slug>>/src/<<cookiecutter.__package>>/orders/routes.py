@@ -1,13 +1,12 @@
 """HTTP for orders."""
 
 from flask import Blueprint, Response, jsonify, request, url_for
-from pydantic import ValidationError
 
 <% if cookiecutter.cache == 'redis' %>
 from ..cache import cache
 <% endif %>
 from ..observability import counter, get_logger, identify_user, metrics
-from ..problems import problem
+from ..problems import problem, read_body
 from . import store
 from .schema import LARGEST_ID, NewOrder
 
@@ -15,8 +14,6 @@ from .schema import LARGEST_ID, NewOrder
 CACHE_SECONDS = 60
 
 <% endif %>
-MOST_ERRORS = 20
-
 orders = Blueprint("orders", __name__, url_prefix="/api/v1/orders")
 log = get_logger(__name__)
 
@@ -26,10 +23,7 @@ order_value = counter("order_value_total", "Value of the orders created.", ["cur
 
 @orders.post("")
 def create_order() -> Response:
-    try:
-        new = NewOrder.model_validate_json(request.get_data())
-    except ValidationError as error:
-        return problem(400, "The order is not valid.", errors=_errors(error))
+    new = read_body(NewOrder)
     identify_user(new.customer)
     order = store.create(new)
     orders_created.labels(order.source).inc()
@@ -69,17 +63,3 @@ def list_orders() -> Response:
     limit = request.args.get("limit", 20, type=int)
     latest = store.latest(min(max(limit, 1), 100))
     return jsonify(orders=[order.model_dump(mode="json") for order in latest])
-
-
-def _errors(error: ValidationError) -> list[dict[str, str]]:
-    """RFC 9457's example extension: where in the body (RFC 6901), and what is wrong."""
-    return [
-        {"pointer": "#" + "".join(map(_pointer, wrong["loc"])), "detail": wrong["msg"]}
-        for wrong in error.errors(include_url=False, include_context=False, include_input=False)[
-            :MOST_ERRORS
-        ]
-    ]
-
-
-def _pointer(part: object) -> str:
-    return "/" + str(part).replace("~", "~0").replace("/", "~1")
