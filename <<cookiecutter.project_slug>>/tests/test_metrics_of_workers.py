@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from order_service.settings import Settings
-from order_service.workers import exposition
+from <<cookiecutter.__package>>.settings import Settings
+from <<cookiecutter.__package>>.workers import exposition
 
 from .support import a_process, server
 
@@ -19,10 +19,10 @@ import json, os, resource, signal, sys, time
 from pathlib import Path
 from urllib.request import urlopen
 from prometheus_client import CollectorRegistry, generate_latest
-from order_service.app import create_app
-from order_service.observability import counter
-from order_service.workers import exposition, memory
-from order_service.settings import Settings
+from <<cookiecutter.__package>>.app import create_app
+from <<cookiecutter.__package>>.observability import counter
+from <<cookiecutter.__package>>.workers import exposition, memory
+from <<cookiecutter.__package>>.settings import Settings
 from tests.support import free_port, samples_of
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -261,7 +261,7 @@ def test_the_folder_of_values_goes_with_the_master_and_not_with_a_worker(tmp_pat
         """
 import os, sys
 from pathlib import Path
-from order_service import gunicorn_conf
+from <<cookiecutter.__package>> import gunicorn_conf
 folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
 if (worker := os.fork()) == 0:
     sys.exit()
