@@ -17,6 +17,8 @@ from <<cookiecutter.__package>>.app import create_app
 <% if cookiecutter.database == 'postgresql' %>
 from <<cookiecutter.__package>>.database import db
 <% endif %>
+from <<cookiecutter.__package>>.observability import loggers
+from <<cookiecutter.__package>>.observability.logging import Lines
 from <<cookiecutter.__package>>.settings import Settings
 from <<cookiecutter.__package>>.workers import memory
 
@@ -40,22 +42,28 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 def _nothing_is_left_behind() -> Iterator[None]:
     """Take back what a service changes in its process: loggers, hooks, shared memory."""
     hooks = sys.excepthook, threading.excepthook
-    loggers = logging.root.manager.loggerDict
-    levels = {name: log.level for name, log in loggers.items() if isinstance(log, logging.Logger)}
-    root_level = logging.root.level
-    handlers = logging.root.handlers[:]
+    last_resort = logging.lastResort
+    before = {log: (log.level, log.handlers[:], log.propagate) for log in _all_loggers()}
     yield
     logging.captureWarnings(False)
-    for handler in set(logging.root.handlers) - set(handlers):
-        handler.close()
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(root_level)
-    for name, log in loggers.items():
-        level = levels.get(name, logging.NOTSET)
-        if isinstance(log, logging.Logger) and log.level != level:
+    logging.disable(logging.NOTSET)
+    logging.lastResort = last_resort
+    for handler in loggers.root.handlers:
+        if isinstance(handler, Lines):
+            handler.end()
+    for log in _all_loggers():
+        level, log.handlers[:], log.propagate = before.get(log, (logging.NOTSET, [], True))
+        log.disabled = False
+        if log.level != level:
             log.setLevel(level)
     sys.excepthook, threading.excepthook = hooks
     memory._memory[:] = bytes(len(memory._memory))
+
+
+def _all_loggers() -> list[logging.Logger]:
+    known = [*loggers.manager.loggerDict.values(), *logging.root.manager.loggerDict.values()]
+    named = [log for log in known if isinstance(log, logging.Logger)]
+    return [loggers.root, logging.root, *named]
 
 
 @pytest.fixture

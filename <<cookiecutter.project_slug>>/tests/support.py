@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -67,8 +66,7 @@ class Service:
 
     def written(self) -> str:
         """The log as it stands when every line that was logged is in it."""
-        for handler in logging.root.handlers:
-            handler.flush()
+        self.app.extensions["log_lines"].flush()
         with self.log.open(newline="") as file:
             return file.read()
 

@@ -21,6 +21,7 @@ from <<cookiecutter.__package>>.observability import (
 
 from .conftest import MakeService
 from .support import Server, Service, eventually, parsed, server
+from .test_loggers import CONFIGURATIONS
 
 log = get_logger(__name__)
 
@@ -385,6 +386,15 @@ def test_what_nobody_handled_is_logged_once(
 ) -> None:
     failing(service.app)
     assert logged_failures(service) == [f"{__name__}.OutOfStockError"]
+
+
+@pytest.mark.parametrize("configure", CONFIGURATIONS)
+def test_no_configuration_of_anybody_elses_keeps_a_failure_from_sentry(
+    sentry: Sentry, configure: Callable[[], None]
+) -> None:
+    configure()
+    in_a_view(sentry.app)
+    assert sentry.event()["exception"]["values"][-1]["type"] == "OutOfStockError"
 
 
 def test_a_requests_failed_thread_is_reported_with_its_id_and_no_route_that_it_does_not_know(

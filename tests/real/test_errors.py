@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import statistics
 import threading
@@ -88,6 +89,32 @@ def test_a_failure_that_an_errorhandler_answers_is_reported_too(small: Service, 
     assert events[0]["user"]["id"] == "u-1"
     assert events[0]["transaction"] == "boom"
     assert len(_failures(service, "hidden")) == 1
+
+
+def test_no_library_that_configures_logging_silences_lines_or_events(small: Service, bugsink: servers.Bugsink) -> None:
+    """At import and in requests: requests, failures, the service's own lines and gunicorn's go on, each once."""
+    inbox = bugsink.inbox()
+    ways = ["dictConfig", "basicConfig", "handlers", "shutdown", "disable"]
+    with _serving(small, inbox.dsn, STAGE_SILENCES="dictConfig", WEB_CONCURRENCY="1") as service:
+        for way in ways:
+            assert service.get(f"/stage/silences/{way}").status == 200
+            assert service.get(f"/stage/boom?message=after-{way}").status == 500
+        assert service.post("/api/v1/orders", {}).status == 400
+        events = _events(inbox, len(ways))
+        (worker,) = service.workers()
+        service.program.send(signal.SIGHUP)
+        eventually(lambda: service.lines(logger="gunicorn.error", message=f"Worker exiting (pid: {worker})"), "an exit")
+    service.output.at_end()
+    assert sorted(_what_happened(event)[1] for event in events) == sorted(f"after-{way}" for way in ways)
+    assert not service.errors.text()
+    for way in ways:
+        assert [line["message"] for line in service.lines(mark=way)] == [
+            "from the service",
+            "from a module of the service",
+        ]
+        assert len(service.lines(message="request", path=f"/stage/silences/{way}")) == 1
+        assert len(_failures(service, f"after-{way}")) == 1
+    assert len(service.lines(message="security event")) == 1
 
 
 def test_a_failing_command_is_reported_once(small: Service, bugsink: servers.Bugsink) -> None:

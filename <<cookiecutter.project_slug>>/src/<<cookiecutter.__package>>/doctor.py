@@ -34,7 +34,7 @@ def init_doctor(app: Flask, settings: Settings) -> None:
     @app.cli.command("doctor", help="Send one of each signal and say which arrived.")
     def doctor() -> None:
         findings = [
-            _logs(settings),
+            _logs(app.extensions["log_lines"], settings),
             _metrics(app, settings),
             _errors(settings),
             *_health(app.extensions["health"]),
@@ -47,8 +47,7 @@ def init_doctor(app: Flask, settings: Settings) -> None:
             sys.exit(1)
 
 
-def _logs(settings: Settings) -> Finding:
-    lines = next(handler for handler in logging.root.handlers if isinstance(handler, Lines))
+def _logs(lines: Lines, settings: Settings) -> Finding:
     probe = uuid.uuid4().hex
     level = logging.getLevelNamesMapping()[settings.log_level]
     logging.getLogger(__name__).log(level, "doctor", extra={"probe": probe})

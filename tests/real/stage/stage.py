@@ -6,7 +6,9 @@ Run inside the generated service, by its own Python, with only what the service'
 
 import importlib
 import logging
+import logging.config
 import os
+import sys
 import threading
 import time
 import warnings
@@ -88,6 +90,32 @@ def levels(mark: str) -> str:
         for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
             logging.getLogger(name).log(level, "at a level", extra={"mark": mark})
     return "said"
+
+
+def _silence(how: str) -> None:
+    """Configure logging as libraries have been seen to, for the whole process."""
+    if how == "dictConfig":
+        logging.config.dictConfig({"version": 1})
+    elif how == "basicConfig":
+        logging.basicConfig(force=True, level=logging.CRITICAL, stream=sys.stdout)
+    elif how == "handlers":
+        logging.getLogger().handlers.clear()
+    elif how == "shutdown":
+        logging.shutdown()
+    elif how == "disable":
+        logging.disable(logging.CRITICAL)
+
+
+@app.get("/stage/silences/<how>")
+def silences(how: str) -> str:
+    """Be the library that silences everybody else."""
+    _silence(how)
+    _log.info("from the service", mark=how)
+    logging.getLogger(f"{_PACKAGE}.billing").info("from a module of the service", extra={"mark": how})
+    return "silent"
+
+
+_silence(os.environ.get("STAGE_SILENCES", ""))
 
 
 @app.get("/stage/threads/<mark>")

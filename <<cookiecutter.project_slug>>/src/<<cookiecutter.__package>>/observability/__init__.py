@@ -38,9 +38,9 @@ def init_observability(app: Flask, settings: Settings) -> None:
     """Switch on every signal. Call it first, so that it sees all that the app does."""
     registry = app.extensions["metric_registry"] = new_registry()
     losses = app.extensions["losses"] = Losses(registry)
-    lines = init_logging(settings, registry, losses)
+    lines = app.extensions["log_lines"] = init_logging(settings, registry, losses)
     request_lines = RequestLines(settings, lines)
-    init_errors(app, settings, losses)
+    lines.report = init_errors(app, settings, losses)
     requests = init_metrics(app, settings, registry)
     security = init_security(app, registry)
     init_health(app, settings, registry)

@@ -9,6 +9,8 @@ import atexit
 import logging
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flask import Flask, has_request_context, request
@@ -18,19 +20,21 @@ from .identity import Identity, current_identity, identity_of_failure
 from .losses import Losses
 from .redaction import scrub
 
+Reporter = Callable[[logging.LogRecord], None]
 FLUSH_SECONDS = 2.0
 _REPORTED = "_reported_as_error"
 _log = logging.getLogger(__name__)
 
 
-def init_errors(app: Flask, settings: Settings, losses: Losses) -> None:
-    """Log what nobody caught and, with a DSN, send it."""
+def init_errors(app: Flask, settings: Settings, losses: Losses) -> Reporter | None:
+    """Log what nobody caught; with a DSN, returns what sends the exceptions of log records."""
     _note_failures(app)
     threading.excepthook = _thread_failed
     sys.excepthook = _process_failed
-    if settings.sentry_dsn is not None:
-        _init_sentry(settings.sentry_dsn.get_secret_value(), settings, losses)
-        logging.root.addHandler(Reporter(losses))
+    if settings.sentry_dsn is None:
+        return None
+    _init_sentry(settings.sentry_dsn.get_secret_value(), settings, losses)
+    return partial(_report_once, losses)
 
 
 def _note_failures(app: Flask) -> None:
@@ -112,22 +116,16 @@ def _init_sentry(dsn: str, settings: Settings, losses: Losses) -> None:
     atexit.register(sentry_sdk.flush, FLUSH_SECONDS)
 
 
-class Reporter(logging.Handler):
-    """Sends the exceptions of log records, each once."""
-
-    def __init__(self, losses: Losses) -> None:
-        super().__init__(logging.ERROR)
-        self._losses = losses
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            error = record.exc_info[1] if record.exc_info else None
-            if error is None or _REPORTED in vars(error) or record.name.startswith("sentry_sdk"):
-                return
-            vars(error)[_REPORTED] = True
-            _report(error, record)
-        except Exception as failure:
-            self._losses.count("errors", type(failure).__name__)
+def _report_once(losses: Losses, record: logging.LogRecord) -> None:
+    """Send the exception of a log record, unless another record had it."""
+    try:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None or _REPORTED in vars(error) or record.name.startswith("sentry_sdk"):
+            return
+        vars(error)[_REPORTED] = True
+        _report(error, record)
+    except Exception as failure:
+        losses.count("errors", type(failure).__name__)
 
 
 def _report(error: BaseException, record: logging.LogRecord) -> None:

@@ -3,6 +3,7 @@
 The schema stands beside this module in log_line.schema.json.
 """
 
+import atexit
 import logging
 import sys
 import time
@@ -29,6 +30,7 @@ from .encoding import (
     timestamp,
 )
 from .identity import Identity, current_identity, identity_of_failure
+from .loggers import own_logger, root, send_lines_to
 from .losses import Losses
 from .redaction import described, scrub, scrub_text
 
@@ -51,6 +53,8 @@ class Lines(logging.Handler):
         super().__init__()
         self.resource = settings.resource
         self.encode = encode if settings.log_format == "json" else Console()
+        self.report: Callable[[logging.LogRecord], None] | None = None
+        """Hears of each record at ERROR or above that has an exception."""
         self.lost = 0
         """Lines that could not be written, since that was last said."""
         self._say_after = 0.0
@@ -79,6 +83,8 @@ class Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.send(record.levelno, self._line_of, record)
+        if self.report and record.exc_info and record.levelno >= logging.ERROR:
+            self.report(record)
 
     def send(self, level: int, make: Callable[[T], Fields], subject: T) -> None:
         """Hand the line that `make(subject)` is to the writer, and count it."""
@@ -100,8 +106,14 @@ class Lines(logging.Handler):
         self._writer.flush()
 
     def close(self) -> None:
+        """Go on: whoever configures logging closes all handlers, and makes it forget them."""
+        atexit.unregister(self.flush)
+        atexit.register(self.flush)
+
+    def end(self) -> None:
+        """Write what waits, and give back the file."""
+        self.flush()
         self._writer.close()
-        super().close()
 
     def _say_lost(self) -> None:
         if self.lost and time.monotonic() >= self._say_after:
@@ -174,7 +186,7 @@ class ServiceLogger(structlog.BoundLoggerBase):
 
 def get_logger(name: str | None = None) -> ServiceLogger:
     """A logger that takes fields: `log.info("parcel sent", parcel_id=7)`."""
-    return ServiceLogger(logging.getLogger(name), [], {})
+    return ServiceLogger(own_logger(name), [], {})
 
 
 def init_logging(
@@ -183,20 +195,18 @@ def init_logging(
     losses: Losses | None = None,
 ) -> Lines:
     """Send every logger's lines through one handler. Safe to call again, as after a fork."""
-    root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if isinstance(handler, Lines)]:
-        root.removeHandler(handler)
-        handler.flush()
-        handler.close()
+    for handler in {*root.handlers, *logging.root.handlers}:
+        if isinstance(handler, Lines):
+            logging.root.removeHandler(handler)
+            handler.end()
     lines = Lines(settings, registry, losses)
-    root.addHandler(lines)
-    root.setLevel(settings.log_level)
+    send_lines_to(lines, settings.log_level)
     for name, level in {**_QUIETER, **settings.log_levels}.items():
-        logging.getLogger(name).setLevel(level)
+        own_logger(name).setLevel(level)
     logging.captureWarnings(True)
     logging.raiseExceptions = False
     # For whoever asks structlog itself for a logger.
-    structlog.configure(wrapper_class=ServiceLogger, logger_factory=logging.getLogger)
+    structlog.configure(wrapper_class=ServiceLogger, logger_factory=own_logger)
     return lines
 
 
