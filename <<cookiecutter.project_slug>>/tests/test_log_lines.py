@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -26,6 +27,7 @@ from <<cookiecutter.__package>>.observability import (
     identify_user,
     in_request_context,
     middleware,
+    record_security_event,
     request_id,
 )
 from <<cookiecutter.__package>>.observability.encoding import RESERVED
@@ -173,6 +175,34 @@ def test_the_cause_of_an_exception_is_in_its_stack(service: Service) -> None:
         log.exception("failed")
     stack = service.line("failed")["exception"]["stacktrace"]
     assert stack.index("KeyError") < stack.index("direct cause") < stack.index("RuntimeError")
+
+
+def test_a_field_for_every_line_is_added_in_one_place(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Lines.common_fields
+
+    def with_region(*args: Any) -> dict[str, object]:
+        return made(*args) | {"region": "eu-1"}
+
+    monkeypatch.setattr(Lines, "common_fields", with_region)
+    service = make_service()
+
+    @service.app.get("/fails")
+    def fails() -> str:
+        raise RuntimeError("boom")
+
+    service.client.get("/fails")
+    service.client.get("/nowhere")
+    with service.app.app_context():
+        record_security_event("authz_fail")
+    log.info("ours", region="theirs")
+    logging.getLogger("a.library").warning("a library's", extra={"region": "theirs"})
+    logging.getLogger("gunicorn.error").info("Booting worker with pid: %s", 7)
+    lines = service.lines()
+    assert len(lines) == 7
+    assert [line["region"] for line in lines] == ["eu-1"] * 7
+    assert [line["field_region"] for line in lines[4:6]] == ["theirs"] * 2
 
 
 def test_a_librarys_line_has_the_same_shape(service: Service) -> None:

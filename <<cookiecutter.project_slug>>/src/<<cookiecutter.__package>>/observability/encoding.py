@@ -36,16 +36,6 @@ def level_name(number: int) -> str:
     return LEVELS[min(50, max(10, number // 10 * 10))]
 
 
-def ids_of(request: Identity) -> Fields:
-    """Whose line it is."""
-    ids: Fields = {"request_id": request.request_id}
-    if request.trace_id:
-        ids["trace_id"] = request.trace_id
-    if request.user_id is not None:
-        ids["user_id"] = scrub_short_text(request.user_id)
-    return ids
-
-
 def request_fields(request: Identity) -> Fields:
     """What was asked, by whom, and how it was answered."""
     fields: Fields = {

@@ -24,7 +24,6 @@ from .encoding import (
     Console,
     Fields,
     encode,
-    ids_of,
     level_name,
     request_fields,
     timestamp,
@@ -32,7 +31,7 @@ from .encoding import (
 from .identity import Identity, current_identity, identity_of_failure
 from .loggers import own_logger, root, send_lines_to
 from .losses import Losses
-from .redaction import described, scrub, scrub_text
+from .redaction import described, scrub, scrub_short_text, scrub_text
 
 SAY_LOST_SECONDS = 60.0
 """At most so often a line tells how many were lost."""
@@ -51,7 +50,7 @@ class Lines(logging.Handler):
         self, settings: Settings, registry: CollectorRegistry | None, losses: Losses | None
     ) -> None:
         super().__init__()
-        self.resource = settings.resource
+        self._resource = settings.resource
         self.encode = encode if settings.log_format == "json" else Console()
         self.report: Callable[[logging.LogRecord], None] | None = None
         """Hears of each record at ERROR or above that has an exception."""
@@ -121,20 +120,33 @@ class Lines(logging.Handler):
             lost, self.lost = self.lost, 0
             logging.getLogger(__name__).warning("log lines lost", extra={"lost": lost})
 
+    def common_fields(
+        self, moment: float, level: int, message: str, logger: str, request: Identity | None
+    ) -> Fields:
+        """What every line begins with. What every line shall have is added here, and only here."""
+        line: Fields = {
+            "timestamp": timestamp(moment),
+            "level": level_name(level),
+            "message": message,
+            "logger": logger,
+            **self._resource,
+        }
+        if request:
+            line["request_id"] = request.request_id
+            if request.trace_id:
+                line["trace_id"] = request.trace_id
+            if request.user_id is not None:
+                line["user_id"] = scrub_short_text(request.user_id)
+        return line
+
     def _line_of(self, record: logging.LogRecord) -> Fields:
         error = record.exc_info[1] if record.exc_info else None
-        line: Fields = {
-            "timestamp": timestamp(record.created),
-            "level": level_name(record.levelno),
-            "message": scrub_text(_message(record)),
-            "logger": record.name,
-            **self.resource,
-        }
-        if identity := current_identity() or identity_of_failure(error):
-            line |= ids_of(identity)
+        identity = current_identity() or identity_of_failure(error)
+        message = scrub_text(_message(record))
+        line = self.common_fields(record.created, record.levelno, message, record.name, identity)
         if isinstance(request := vars(record).get("request"), Identity):
             line |= request_fields(request)
-        line |= _callers_fields(record)
+        line |= _callers_fields(record, line)
         if record.levelno >= logging.WARNING:
             line |= {"module": record.module, "function": record.funcName, "line": record.lineno}
         if error is not None:
@@ -210,12 +222,14 @@ def init_logging(
     return lines
 
 
-def _callers_fields(record: logging.LogRecord) -> Fields:
+def _callers_fields(record: logging.LogRecord, line: Fields) -> Fields:
+    """What the caller adds; what has a name of ours is kept as field_<name>."""
     fields = vars(record).get("fields")
     if not isinstance(fields, Mapping):
         fields = {name: value for name, value in vars(record).items() if name not in _OF_A_RECORD}
     scrubbed: Any = scrub(fields)
-    return {f"field_{name}" if name in RESERVED else name: scrubbed[name] for name in scrubbed}
+    ours = RESERVED | line.keys()
+    return {f"field_{name}" if name in ours else name: scrubbed[name] for name in scrubbed}
 
 
 def _message(record: logging.LogRecord) -> str:

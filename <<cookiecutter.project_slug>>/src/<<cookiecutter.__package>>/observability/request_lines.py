@@ -10,7 +10,7 @@ from random import random
 from flask import Flask, current_app
 
 from ..settings import SLOW_REQUEST_SECONDS, Settings
-from .encoding import Fields, ids_of, request_fields, timestamp
+from .encoding import Fields, request_fields
 from .identity import Identity
 from .logging import Lines
 
@@ -31,20 +31,14 @@ class RequestLines:
             self._lines.send(level, self._line_of, request)
 
     def _line_of(self, request: Identity) -> Fields:
-        line: Fields = {
-            "timestamp": timestamp(time.time()),
-            "level": "INFO",
-            "message": "request",
-            "logger": _log.name,
-            **self._lines.resource,
-            **ids_of(request),
-            **request_fields(request),
-            "duration_ms": round(request.seconds * 1000, 3),
-        }
+        level = logging.ERROR if request.status >= 500 else logging.INFO
+        line = self._lines.common_fields(time.time(), level, "request", _log.name, request)
+        line |= request_fields(request)
+        line["duration_ms"] = round(request.seconds * 1000, 3)
         if request.size is not None:
             line["bytes"] = request.size
-        if request.status >= 500:
-            line |= {"level": "ERROR", **_where_it_failed(request)}
+        if level == logging.ERROR:
+            line |= _where_it_failed(request)
         return line
 
 
