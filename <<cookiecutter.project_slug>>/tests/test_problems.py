@@ -3,11 +3,10 @@
 from typing import Any
 
 import pytest
-from flask import Response, abort, request
+from flask import Response, abort
 from pydantic import BaseModel, ConfigDict
 from werkzeug.exceptions import HTTPException, NotFound
 
-from <<cookiecutter.__package>>.app import LARGEST_BODY_BYTES
 from <<cookiecutter.__package>>.problems import MOST_ERRORS, problem, read_body
 
 from .support import Service
@@ -53,14 +52,6 @@ def test_a_failure_tells_its_id_and_nothing_else(service: Service) -> None:
     assert answer.get_json(force=True)["request_id"] == "r-1"
     for secret in ("hunter2", "RuntimeError", "Traceback", "fails"):
         assert secret not in answer.text
-
-
-def test_a_body_that_is_too_large_is_refused(service: Service) -> None:
-    service.app.post("/takes")(lambda: str(len(request.get_data())))
-    assert service.client.post("/takes", data=b"x" * LARGEST_BODY_BYTES).status_code == 200
-    answer = service.client.post("/takes", data=b"x" * (LARGEST_BODY_BYTES + 1))
-    assert answer.status_code == 413
-    assert answer.content_type == "application/problem+json"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 409, 415, 418, 422, 429, 500, 503])

@@ -5,6 +5,7 @@ from pathlib import Path
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from .bodies import init_bodies
 <% if cookiecutter.cache == 'redis' %>
 from .cache import init_cache
 <% endif %>
@@ -18,16 +19,14 @@ from .orders import init_orders
 from .problems import init_problems
 from .settings import Settings, load_settings
 
-LARGEST_BODY_BYTES = 1024 * 1024
-
 
 def create_app(settings: Settings | None = None) -> Flask:
     """The service, ready to answer. Raises SettingsError where a variable cannot be used."""
     settings = settings or load_settings()
     app = Flask(__name__, instance_path=str(Path("instance").absolute()))
-    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
     init_observability(app, settings)
     init_proxies(app, settings)
+    init_bodies(app)
     init_problems(app)
 <% if cookiecutter.database == 'postgresql' %>
     init_database(app, settings)

@@ -167,6 +167,22 @@ def secrets() -> str:
         raise RuntimeError(f"while handling {request.url}: {text}") from error
 
 
+@app.post("/stage/reads/<way>")
+def reads(way: str) -> str:
+    """Read the body, and say how long it is."""
+    if way == "lines":
+        return str(sum(map(len, request.stream)))
+    if way == "form":
+        return str(len(request.form["a"]))
+    return str(len(request.get_data()))
+
+
+@app.post("/stage/echo")
+def echo() -> Response:
+    """Send the body back while it arrives."""
+    return Response(iter(request.stream), content_type="text/plain")
+
+
 @app.get("/stage/event/<name>")
 def event(name: str) -> str:
     """Record a security event, whatever its name."""
