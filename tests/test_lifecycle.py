@@ -92,3 +92,24 @@ def test_a_service_follows_a_newer_template_and_keeps_its_name(own_template: Pat
     context = json.loads((made / ".cruft.json").read_text())["context"]["cookiecutter"]
     assert context["project_name"] == name
     assert "up to date" in cruft("check", cwd=made)
+
+
+def test_an_update_does_not_bring_the_example_back(own_template: Path, tmp_path: Path) -> None:
+    made = create(own_template, tmp_path / "out")
+    run(sys.executable, "scripts/remove_example.py", cwd=made)
+    commit(made, "Without the example")
+    before = files_of(made)
+    example = own_template / SERVICE / "src" / "<<cookiecutter.__package>>" / "orders"
+    (example / "refunds.py").write_text('"""Refunds of orders."""\n')
+    for path in (
+        example / "routes.py",
+        own_template / SERVICE / "scripts" / "remove_example.py",
+        own_template / SERVICE / "docs" / "box.md",
+    ):
+        path.write_text(path.read_text() + "# News\n")
+    commit(own_template, "News")
+    said = update(made)
+    assert "Good work" in said
+    assert ".rej" not in said
+    before["docs/box.md"] += b"# News\n"
+    assert files_of(made) == before

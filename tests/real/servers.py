@@ -112,8 +112,8 @@ class Postgres(Server):
         command = [*lower, program("postgres"), "-D", data, "-p", str(port), *settings]
         super().__init__(command, folder, port)
 
-    def query(self, statement: str) -> str:
-        address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-Atqc", statement]
+    def query(self, statement: str, database: str = "postgres") -> str:
+        address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-Atqc", statement, database]
         done = run([program("psql"), *address], seconds=20)
         if done.returncode:
             raise ValueError(done.stderr)

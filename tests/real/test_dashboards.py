@@ -354,15 +354,3 @@ def test_a_name_that_nobody_makes_fails_the_services_own_tests(variant: Callable
     refusal = "which neither the service makes nor an exporter lists"
     assert f"service.json: Workers names process_worker, {refusal}" in said
     assert re.search(rf"rules/latency.yml: \S+ names http_request_latency_bucket, {refusal}", said)
-
-
-def test_without_the_example_feature_nothing_names_its_metrics(variant: Callable[..., Service]) -> None:
-    """The README's one step takes the orders' dashboard too."""
-    service = variant()
-    (step,) = re.findall(r"^rm -r src/.*$", (service.folder / "README.md").read_text(), re.MULTILINE)
-    done = run(["sh", "-c", step], folder=service.folder)
-    assert done.returncode == 0, done.stderr
-    assert dashboards(service).keys() == {"service.json"}
-    assert not re.search(r"\border(s|_\w+)\b", json.dumps(dashboards(service)))
-    code, said = _own_tests(service)
-    assert code == 0, said
