@@ -1,4 +1,4 @@
-"""${message}"""
+"""${message.replace("\\", r"\\").replace('"', r"\"")}"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,3 +1,4 @@
+<% import "sizes.j2" as sizes %>
 <% set tier = cookiecutter._tiers[cookiecutter.scale_tier] %>
 """Every environment variable the service reads, typed and checked before anything starts."""
 
@@ -182,6 +183,12 @@ class Settings(BaseSettings):
     database_url: Annotated[SecretStr, AfterValidator(_url("postgresql", "sqlite"))] = Field(
         SecretStr("sqlite:///<< cookiecutter.project_slug >>.db"),
         description="postgresql://USER:PASSWORD@HOST/DATABASE",
+    )
+    database_pool_size: int = Field(
+        << sizes.pool(tier) >>,
+        ge=1,
+        le=1000,
+        description="connections of each process, 1 to 1000",
     )
 <% endif %>
 <% if cookiecutter.cache == 'redis' %>

@@ -183,6 +183,15 @@ def echo() -> Response:
     return Response(iter(request.stream), content_type="text/plain")
 
 
+@app.post("/stage/sql")
+def sql() -> str:
+    """Run the statement that is the body, as a feature would."""
+    from sqlalchemy import text  # noqa: PLC0415 - not every service has it
+
+    database = importlib.import_module(f"{_PACKAGE}.database").db
+    return str(database.session.execute(text(request.get_data(as_text=True))).all())
+
+
 @app.get("/stage/event/<name>")
 def event(name: str) -> str:
     """Record a security event, whatever its name."""
