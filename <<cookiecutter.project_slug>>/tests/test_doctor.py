@@ -2,6 +2,7 @@
 
 import errno
 import json
+import runpy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from werkzeug.serving import make_server
 from <<cookiecutter.__package>>.workers.lines import LineWriter
 
 from .conftest import MakeService
-from .support import Service, free_port, server
+from .support import ROOT, Service, free_port, server
 
 
 def doctor(service: Service) -> tuple[int, dict[str, str]]:
@@ -38,12 +39,12 @@ def like_sentry(envelope: bytes) -> tuple[int, bytes]:
 
 
 def test_what_is_off_is_not_missing(make_patient: Callable[..., Service]) -> None:
-    code, told = doctor(make_patient())
+    code, findings = doctor(make_patient())
     assert code == 0
-    assert told["logs"].startswith("arrived")
-    assert told["metrics"].startswith("unknown")
-    assert told["errors"].startswith("off")
-    assert "SENTRY_DSN" in told["errors"]
+    assert findings["logs"].startswith("arrived")
+    assert findings["metrics"].startswith("unknown")
+    assert findings["errors"].startswith("off")
+    assert "SENTRY_DSN" in findings["errors"]
 
 
 def test_an_error_that_the_stand_in_for_sentry_takes_has_arrived(
@@ -51,16 +52,16 @@ def test_an_error_that_the_stand_in_for_sentry_takes_has_arrived(
 ) -> None:
     with server(like_sentry) as stand_in:
         service = make_patient(sentry_dsn=f"http://s3cr3t@{stand_in.host}/7", environment="staging")
-        code, told = doctor(service)
+        code, findings = doctor(service)
     assert code == 0
-    assert told["errors"].startswith("arrived")
+    assert findings["errors"].startswith("arrived")
     (path, headers, body) = stand_in.requests[0]
     assert path == "/api/7/envelope/"
     assert "s3cr3t" in headers["X-Sentry-Auth"]
     event = json.loads(body.splitlines()[2])
     assert event["message"] == "doctor: errors arrive"
     assert event["environment"] == "staging"
-    assert "s3cr3t" not in str(told)
+    assert "s3cr3t" not in str(findings)
 
 
 @pytest.mark.parametrize(
@@ -81,27 +82,27 @@ def test_an_error_that_the_stand_in_for_sentry_does_not_take_is_missing(
     make_patient: Callable[..., Service], status: int, content: bytes
 ) -> None:
     with server(lambda _: (status, content)) as stand_in:
-        code, told = doctor(make_patient(sentry_dsn=f"http://s3cr3t@{stand_in.host}/7"))
+        code, findings = doctor(make_patient(sentry_dsn=f"http://s3cr3t@{stand_in.host}/7"))
     assert code == 1
-    assert told["errors"].startswith("MISSING")
-    assert stand_in.host in told["errors"]
-    assert "SENTRY_DSN" in told["errors"]
-    assert "s3cr3t" not in str(told)
-    assert told["logs"].startswith("arrived")
+    assert findings["errors"].startswith("MISSING")
+    assert stand_in.host in findings["errors"]
+    assert "SENTRY_DSN" in findings["errors"]
+    assert "s3cr3t" not in str(findings)
+    assert findings["logs"].startswith("arrived")
 
 
 def test_an_error_that_nobody_takes_is_missing(make_patient: Callable[..., Service]) -> None:
-    code, told = doctor(make_patient(sentry_dsn=f"http://s3cr3t@127.0.0.1:{free_port()}/7"))
+    code, findings = doctor(make_patient(sentry_dsn=f"http://s3cr3t@127.0.0.1:{free_port()}/7"))
     assert code == 1
-    assert told["errors"].startswith("MISSING")
-    assert "s3cr3t" not in str(told)
+    assert findings["errors"].startswith("MISSING")
+    assert "s3cr3t" not in str(findings)
 
 
 def test_a_log_file_is_read_back(make_patient: Callable[..., Service]) -> None:
     service = make_patient(log_level="WARNING")
-    code, told = doctor(service)
+    code, findings = doctor(service)
     assert code == 0
-    assert str(service.log) in told["logs"]
+    assert str(service.log) in findings["logs"]
     assert service.line("doctor")["probe"]
 
 
@@ -114,18 +115,18 @@ def test_a_log_file_that_takes_nothing_is_missing(
         raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(LineWriter, "_write_some", full)
-    code, told = doctor(service)
+    code, findings = doctor(service)
     assert code == 1
-    assert told["logs"].startswith("MISSING")
+    assert findings["logs"].startswith("MISSING")
 
 
 def test_dependencies_are_looked_at(make_patient: Callable[..., Service]) -> None:
     with server(lambda _: (200, b"")) as well, server(lambda _: (500, b"")) as ill:
         service = make_patient(health_dependencies=f"stock={well.url}/, !prices={ill.url}/")
-        code, told = doctor(service)
+        code, findings = doctor(service)
     assert code == 1
-    assert told["health of stock"].startswith("arrived")
-    assert told["health of prices"].startswith("MISSING")
+    assert findings["health of stock"].startswith("arrived")
+    assert findings["health of prices"].startswith("MISSING")
 
 
 @contextmanager
@@ -146,10 +147,26 @@ def test_metrics_of_a_running_service_are_scraped(
     make_service: MakeService, make_patient: Callable[..., Service]
 ) -> None:
     with running(make_service(log_level="ERROR")) as port:
-        code, told = doctor(make_patient(port=port))
+        code, findings = doctor(make_patient(port=port))
     assert code == 0
-    assert told["metrics"].startswith("arrived")
-    assert f"counted at http://127.0.0.1:{port}/metrics" in told["metrics"]
+    assert findings["metrics"].startswith("arrived")
+    assert f"counted at http://127.0.0.1:{port}/metrics" in findings["metrics"]
+
+
+def test_a_proxy_is_not_asked_for_this_machine(
+    make_service: MakeService,
+    make_patient: Callable[..., Service],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    with running(make_service(log_level="ERROR")) as port:
+        _, findings = doctor(make_patient(port=port))
+        assert findings["metrics"].startswith("arrived")
+        statuses: dict[str, int] = {}
+        runpy.run_path(str(ROOT / "scripts" / "load.py"))["send"](
+            f"http://127.0.0.1:{port}", statuses
+        )
+    assert all(status.isdigit() for status in statuses), statuses
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"x_total 1\n", b"\xff\xfe"])
@@ -157,6 +174,6 @@ def test_a_stranger_on_the_metrics_port_is_not_believed(
     make_patient: Callable[..., Service], content: bytes
 ) -> None:
     with server(lambda _: (200, content)) as stranger:
-        code, told = doctor(make_patient(metrics_port=int(stranger.host.rpartition(":")[2])))
+        code, findings = doctor(make_patient(metrics_port=int(stranger.host.rpartition(":")[2])))
     assert code in (0, 1)
-    assert "counted at" not in told["metrics"]
+    assert "counted at" not in findings["metrics"]

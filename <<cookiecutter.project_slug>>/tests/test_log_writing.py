@@ -484,3 +484,24 @@ def test_standard_output_is_whole_lines_of_json_and_nothing_else(process_output:
     assert request["path"] == "/fails"
     assert library["message"] == "x" * 10_000
     assert (failed["level"], failed["exception"]["message"]) == ("CRITICAL", "at the end")
+
+
+def test_processes_exclude_each_other_on_a_python_without_memfd_create(tmp_path: Path) -> None:
+    code = """
+import fcntl
+import os
+
+del os.memfd_create
+from <<cookiecutter.__package>>.workers import memory
+
+with memory.line_lock():
+    if not os.fork():
+        try:
+            fcntl.flock(memory._line_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os._exit(0)
+        os._exit(1)
+    raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    done = a_process(code, tmp_path)
+    assert done.returncode == 0, done.stderr.decode()

@@ -1,5 +1,13 @@
 """What gunicorn and the flask command load."""
 
-from .app import create_app
+import click
+from werkzeug.serving import is_running_from_reloader
 
-app = create_app()
+from .app import create_app
+from .settings import load_settings
+
+settings = load_settings()
+app = create_app(settings)
+if is_running_from_reloader():
+    # The process of `make run` that answers; its socket is open by now.
+    click.echo(f"http://localhost:{settings.port} answers; Ctrl+C stops it")

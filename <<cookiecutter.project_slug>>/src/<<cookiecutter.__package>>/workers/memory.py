@@ -7,13 +7,24 @@ import fcntl
 import mmap
 import os
 import struct
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 # Where each stands: two bytes, and an unsigned integer of four.
 _DRAINING, _TORN, _LOST_FILES = 0, 1, 4
 _memory = mmap.mmap(-1, 8)
-_line_lock = os.memfd_create("line-lock")
+
+
+def _anonymous_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("line-lock")
+    # A Python that was built for an older system lacks it.
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+_line_lock = _anonymous_file()
 
 
 def _lock_of_our_own() -> None:
