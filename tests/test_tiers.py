@@ -2,12 +2,14 @@
 
 import copy
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from template_checkout import DEFINITION, TIERS, copy_template, generate_with_cookiecutter, run
+import yaml
+from template_checkout import DEFINITION, TIERS, Generate, copy_template, generate_with_cookiecutter, run
 from test_answers import HOOK
 
 REFUSED = {
@@ -61,6 +63,19 @@ def test_the_table_as_it_is_has_every_size() -> None:
         sizes = DEFINITION["_tiers"][tier]
         flat = {*sizes, *(f"thresholds.{name}" for name in sizes["thresholds"])} - {"features", "thresholds"}
         assert flat == set(HOOK.SIZES), tier
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_tiers_old_and_new_processes_fit_postgresqls_default_of_connections(service: Generate, tier: str) -> None:
+    """Of 100, 3 are kept for superusers and 7 left for a migration, an exporter and people."""
+    made = service(scale_tier=tier)
+    settings = (made / "src/order_service/settings.py").read_text()
+    found = re.search(r"database_pool_size: int = Field\(\s*(\d+),", settings)
+    assert found
+    health_check, sizes = 1, DEFINITION["_tiers"][tier]
+    pods = yaml.safe_load((made / "deploy/kubernetes/base/deployment.yaml").read_text())["spec"]["replicas"]
+    assert pods == sizes["replicas"]
+    assert 2 * max(pods, sizes["workers"]) * (int(found[1]) + health_check) <= 100 - 3 - 7
 
 
 def test_an_edited_template_says_so_and_makes_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -68,14 +68,22 @@ def asked(service: Service, statement: str) -> str:
         return str(connection.execute(text(statement)).scalar())
 
 
+@pytest.fixture
+def wider_shelf() -> Iterator[None]:
+    """A model whose column is wider than the migration made it."""
+    shelf = Table("shelf", db.metadata, Column("name", String(80)))
+    yield
+    db.metadata.remove(shelf)
+
+
 def test_a_migration_that_widens_a_column_keeps_what_is_stored(
-    service: Service, migrations: Path
+    service: Service, migrations: Path, wider_shelf: None
 ) -> None:
     flask(service, "db", "upgrade")
     asked(service, "INSERT INTO shelf VALUES ('a book') RETURNING 1")
-    write_migration(migrations, 2, *WIDER)
+    flask(service, "db", "migrate", "--message", "wider shelf")
     flask(service, "db", "upgrade")
-    assert schema_of(service) == {"name": "VARCHAR(80)", "alembic_version": "table"}
+    assert schema_of(service)["name"] == "VARCHAR(80)"
     assert asked(service, "SELECT name FROM shelf") == "a book"
 
 
