@@ -149,9 +149,15 @@ def test_what_is_not_committed_is_not_lost(made: Path, file: str) -> None:
     assert tree(made) == before
 
 
-def test_other_changes_may_wait(made: Path) -> None:
+def test_other_changes_and_other_files_are_let_be(made: Path) -> None:
     (made / "docs/box.md").write_text("mine")
-    assert remove(made).returncode == 0
+    (made / "nowhere").symlink_to("gone")
+    os.mkfifo(made / "pipe")
+    (made / ".venv").mkdir()
+    (made / ".venv/notes.txt").write_text("orders")
+    done = remove(made)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "The word is still in" not in done.stdout
     assert (made / "docs/box.md").read_text() == "mine"
 
 

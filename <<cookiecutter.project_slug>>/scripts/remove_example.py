@@ -111,25 +111,35 @@ def main() -> int:
 def mentions(edited: dict[Path, str], gone: Iterable[Path]) -> Iterator[tuple[str, bool]]:
     """Each line that will still name the example, and whether it would then fail."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = re.compile("|".join(map(re.escape, (project["name"], project["description"], PACKAGE))))
-    for folder, folders, files in os.walk("."):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not NOT_OURS.fullmatch(name) and not Path(folder, name, "pyvenv.cfg").exists()
-        )
-        for path in sorted(Path(folder, name) for name in files):
+    own = (PACKAGE, project["name"], project.get("description", ""))
+    names = re.compile("|".join(map(re.escape, own)))
+    for path in sorted(own_files()):
 <% if database %>
-            if path.parent == VERSIONS or any(path.is_relative_to(one) for one in gone):
+        if path.parent == VERSIONS or any(path.is_relative_to(one) for one in gone):
 <% else %>
-            if any(path.is_relative_to(one) for one in gone):
+        if any(path.is_relative_to(one) for one in gone):
 <% endif %>
-                continue
-            text = edited.get(path) or path.read_bytes().decode("utf-8", "replace")
-            for number, line in enumerate(text.splitlines(), 1):
-                use = bool(USE.search(line))
-                if use or WORD.search(names.sub("", line)):
-                    yield f"{path}:{number}: {line.strip()[:100]}", use
+            continue
+        text = edited.get(path) or path.read_bytes().decode("utf-8", "replace")
+        for number, line in enumerate(text.splitlines(), 1):
+            use = bool(USE.search(line))
+            if use or WORD.search(names.sub("", line)):
+                yield f"{path}:{number}: {line.strip()[:100]}", use
+
+
+def own_files() -> Iterator[Path]:
+    """What git tracks or would track, and .env; without git, what is not installed or made."""
+    listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    files = [Path(name) for line in listed for name in line.split("\0")]
+    if not files:
+        for folder, folders, names in os.walk("."):
+            folders[:] = [
+                name
+                for name in folders
+                if not NOT_OURS.fullmatch(name) and not Path(folder, name, "pyvenv.cfg").exists()
+            ]
+            files += [Path(folder, name) for name in names]
+    return (path for path in {*files, Path(".env")} if path.is_file() and os.access(path, os.R_OK))
 
 
 def save(touched: list[Path]) -> str:
