@@ -63,6 +63,7 @@ class Service:
         self.settings = settings
         self.log = log
         self.client: FlaskClient = app.test_client()
+        routes_of_tests_come_first(app)
 
     def written(self) -> str:
         """The log as it stands when every line that was logged is in it."""
@@ -94,6 +95,22 @@ class Service:
             for sample in family.samples
             if sample.name == name
         ]
+
+
+def routes_of_tests_come_first(app: Flask) -> None:
+    """Let a test's own `/login` answer, also where a feature has a route of that path."""
+    add = app.add_url_rule
+
+    def add_first(*arguments: Any, **options: Any) -> None:
+        earlier = list(app.url_map.iter_rules())
+        app.url_map = app.url_map_class()
+        add(*arguments, **options)
+        for rule in earlier:
+            copy = rule.empty()
+            copy.provide_automatic_options = rule.provide_automatic_options  # type: ignore[attr-defined]
+            app.url_map.add(copy)
+
+    app.add_url_rule = add_first  # type: ignore[method-assign]
 
 
 def samples_of(exposition: str) -> dict[str, list[tuple[dict[str, str], float]]]:
@@ -134,7 +151,7 @@ def a_process(code: str, folder: Path, **variables: str) -> subprocess.Completed
     return subprocess.run(  # noqa: S603 - the tests' own programs
         [sys.executable, "-c", code],
         cwd=folder,
-        env=others | {"PYTHONPATH": str(ROOT)} | variables,
+        env=others | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])} | variables,
         capture_output=True,
         timeout=60,
         check=False,

@@ -1,5 +1,6 @@
-"""The queries of all that watches the service, and what is wrong with one."""
+"""The queries of rules, dashboards and runbooks, and what is wrong with one."""
 
+import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 import promql_parser as promql
 import yaml
 
-from ..support import ROOT
+from .rules import ROOT, rules
 
 MONITORING = ROOT / "monitoring"
 RULES = MONITORING / "prometheus" / "rules"
@@ -44,25 +45,17 @@ def all_queries() -> list[Query]:
 # --- rules ---------------------------------------------------------------------------------------
 
 
-def rules() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Every rule and its file."""
-    for path in sorted(RULES.glob("*.yml")):
-        for group in yaml.safe_load(read(path))["groups"]:
-            for rule in group["rules"]:
-                yield path, rule
-
-
 def of_rules() -> Iterator[Query]:
-    """Of alerts and recording rules, and those that an alert's text asks."""
-    for path, rule in rules():
-        where = f"rules/{path.name}: {rule.get('alert') or rule['record']}"
+    """Of alerts and recording rules, and those in an alert's annotations."""
+    for line, rule in rules():
+        where = f"{line}: {rule.get('alert') or rule['record']}"
         texts = " ".join((rule.get("annotations") or {}).values())
         # A text's own query has other labels, which `label "..."` reads.
         shown = set(re.findall(r"\$labels\.(\w+)", texts)) - (rule.get("labels") or {}).keys()
-        yield Query(where, rule["expr"], tuple(shown))
+        yield Query(where, str(rule["expr"]), tuple(shown))
         for quoted in re.findall(r"query \(?(?:printf )?(`[^`]+`|\"(?:[^\"\\]|\\.)+\")", texts):
             text = quoted[1:-1] if quoted[0] == "`" else json.loads(quoted)
-            yield Query(f"{where}, in its text", text.replace("%q", '""'))
+            yield Query(f"{where}, in an annotation,", text.replace("%q", '""'))
 
 
 # --- dashboards ----------------------------------------------------------------------------------
@@ -86,17 +79,25 @@ def of_dashboards() -> Iterator[Query]:
     """Of panels, annotations and variables, with durations in the place of Grafana's own."""
     for name, dashboard in dashboards().items():
         for panel in panels(dashboard):
-            for target in panel["targets"]:
-                yield _query(f"{name}: {panel['title']}", target["expr"], target["legendFormat"])
+            for target in panel.get("targets", ()):
+                where = f"{line_of(name, panel['title'])}: {panel['title']}"
+                yield _query(where, target["expr"], target.get("legendFormat", ""))
         for annotation in dashboard["annotations"]["list"]:
-            where = f"{name}: annotation {annotation['name']}"
+            where = f"{line_of(name, annotation['name'])}: annotation {annotation['name']}"
             yield _query(where, annotation["expr"], annotation["textFormat"])
         for variable in dashboard["templating"]["list"]:
             if variable["type"] == "query":
                 asked = re.fullmatch(r"label_values\((.+), *(\w+)\)", variable["query"]["query"])
-                where = f"{name}: variable {variable['name']}"
-                assert asked, f"{where} does not ask for a label's values"
+                where = f"{line_of(name, variable['name'])}: variable {variable['name']}"
+                assert asked, f"{where} must be of the form label_values(metric, label)"
                 yield _query(where, asked[1], f"{{{{{asked[2]}}}}}")
+
+
+def line_of(dashboard: str, name: str) -> str:
+    """The file, from the repository's root, and the line where a dashboard has this name."""
+    path = DASHBOARDS / dashboard
+    before = read(path).partition(json.dumps(name, ensure_ascii=False))[0]
+    return f"{path.relative_to(ROOT)}:{before.count(chr(10)) + 1}"
 
 
 def _query(where: str, text: str, shown: str) -> Query:
@@ -108,7 +109,7 @@ def _query(where: str, text: str, shown: str) -> Query:
 
 
 def of_docs() -> Iterator[Query]:
-    """Of blocks marked promql, one a paragraph, and those between backticks within a line."""
+    """Of blocks marked promql, one a paragraph, and of code between backticks in a line."""
     for path in sorted(DOCS.rglob("*.md")):
         text = read(path)
         blocks = re.findall(r"```promql\n(.*?)```", text, re.DOTALL)
@@ -116,14 +117,15 @@ def of_docs() -> Iterator[Query]:
         prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
         queries += re.findall(r"`([^`\n]*\w\{\w+[=!][^`\n]*)`", prose)
         for query in queries:
-            yield Query(f"{path.relative_to(DOCS)}: {query!r}", query)
+            line = text.partition(query)[0].count("\n") + 1
+            yield Query(f"{path.relative_to(ROOT)}:{line}: {query!r}", query)
 
 
 # --- what there is, and what is wrong ------------------------------------------------------------
 
 
 def of_exporters() -> Metrics:
-    """What Prometheus itself and the exporters beside the service make."""
+    """The series of Prometheus itself and of the exporters, as the lists of them say."""
     return {
         name: frozenset(labels)
         for path in sorted(EXPORTERS.glob("*.yml"))
@@ -132,7 +134,7 @@ def of_exporters() -> Metrics:
 
 
 def with_recorded(metrics: Metrics) -> Metrics:
-    """The same, and the series that recording rules make; of labels the most that they can have."""
+    """The same and the series of recording rules, with every label that they could have."""
     known = dict(metrics)
     waiting = {rule["record"]: rule for _, rule in rules() if "record" in rule}
     while ready := [
@@ -143,12 +145,12 @@ def with_recorded(metrics: Metrics) -> Metrics:
             parts = Parts(rule["expr"])
             labels = [known[name] for name in parts.metrics]
             known[record] = frozenset(rule.get("labels") or {}).union(parts.made, *labels)
-    # What they record is wrong, which their own queries tell.
+    # The expressions of the others are wrong, which is reported of them as queries.
     return known | dict.fromkeys(waiting, OF_THE_SCRAPE)
 
 
 class Parts:
-    """What a query is made of."""
+    """The metrics and labels in a query. Raises ValueError where it is no PromQL."""
 
     def __init__(self, text: str) -> None:
         self.selectors: list[tuple[str | None, set[str]]] = []
@@ -178,7 +180,7 @@ class Parts:
 
 
 def problems(query: Query, known: Metrics) -> list[str]:
-    """What is wrong with a query, each in a line that says where it stands."""
+    """What is wrong with a query: lines that begin with its place."""
     try:
         parts = Parts(query.text)
     except ValueError as error:
@@ -189,14 +191,18 @@ def problems(query: Query, known: Metrics) -> list[str]:
         if metric is None:
             found.append(f"{query.where} selects series without the name of a metric")
         elif metric not in known:
+            close = difflib.get_close_matches(metric, known, 1, cutoff=0.85)
             found.append(
-                f"{query.where} names {metric}, which neither the service makes nor an exporter"
-                " lists"
+                f"{query.where} names {metric}, which nothing makes: "
+                + (f"is it {close[0]}? Else " if close else "")
+                + "declare it in the service with counter(), gauge() or histogram(), or list it in"
+                " monitoring/prometheus/exporters/"
             )
         else:
             labels |= known[metric]
             found += [
-                f"{query.where} selects {metric} by {label}, a label that it does not have"
+                f"{query.where} selects {metric} by {label}, a label that it does not have; it has "
+                + ", ".join(sorted(known[metric] | OF_THE_SCRAPE))
                 for label in sorted(matched - known[metric] - OF_THE_SCRAPE)
             ]
     if not found:

@@ -1,10 +1,12 @@
-"""The alerts, and what their unit tests expect of them, as the files say."""
+"""The rules and what their unit tests expect of them, read from the files."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -15,6 +17,8 @@ UNIT_TESTS = sorted(PROMETHEUS.glob("tests/*_test.yml"))
 
 @dataclass(frozen=True)
 class Alert:
+    where: str
+    """Its file, from the repository's root, and its line."""
     name: str
     expression: str
     severity: str
@@ -23,26 +27,39 @@ class Alert:
 
     @property
     def threshold(self) -> str:
-        """The comparison that the expression ends with."""
-        found = re.search(r"[<>]=? [0-9.]+$", self.expression.strip())
-        assert found, f"{self.name}: the threshold comes last in an expression"
-        return found[0]
+        """The comparison that the expression ends with, or `absent` where there is none."""
+        if found := re.search(r"(?:[<>]=?|[=!]=) -?[0-9.]+$", self.expression.strip()):
+            return found[0]
+        if re.search(r"\babsent(?:_over_time)?\(", self.expression):
+            return "absent"
+        pytest.fail(
+            f"{self.where}: the expression of {self.name} must end in a comparison with a number,"
+            " such as `> 0.5` or `== 0`, or use absent(): docs/monitoring.md lists it",
+            pytrace=False,
+        )
 
 
 def alerts() -> list[Alert]:
     return [
         Alert(
+            where,
             rule["alert"],
             rule["expr"],
-            rule["labels"].get("severity", ""),
-            rule["labels"],
-            rule["annotations"],
+            (rule.get("labels") or {}).get("severity", ""),
+            rule.get("labels") or {},
+            rule.get("annotations") or {},
         )
-        for file in RULES
-        for group in read(file)["groups"]
-        for rule in group["rules"]
+        for where, rule in rules()
         if "alert" in rule
     ]
+
+
+def rules() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every rule, alerts and recordings, after its file and line."""
+    for file in RULES:
+        for group in read(file)["groups"]:
+            for rule in group["rules"]:
+                yield f"{file.relative_to(ROOT)}:{rule.pop(LINE)}", rule
 
 
 def expected() -> list[tuple[str, list[dict[str, dict[str, str]]]]]:
@@ -55,5 +72,20 @@ def expected() -> list[tuple[str, list[dict[str, dict[str, str]]]]]:
     ]
 
 
+LINE = "__line__"
+
+
+class _Loader(yaml.SafeLoader):
+    """Notes the line of each rule."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        if mapping.keys() & {"alert", "record"}:
+            mapping[LINE] = node.start_mark.line + 1
+        return mapping
+
+
 def read(file: Path) -> Any:
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    """The content of a YAML file; an error of syntax names the file and the line."""
+    with file.open(encoding="utf-8") as opened:
+        return yaml.load(opened, _Loader)  # noqa: S506 - a SafeLoader

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import yaml
 from <<cookiecutter.__package>>.settings import SERVICE
 
 from ..support import ROOT
-from .queries import DASHBOARDS, MONITORING, dashboards, of_dashboards, panels, read
+from .queries import DASHBOARDS, MONITORING, dashboards, line_of, of_dashboards, panels, read
 from .rules import alerts
 
 NAMES = sorted(path.name for path in DASHBOARDS.glob("*.json"))
@@ -26,25 +26,39 @@ def place(panel: dict[str, Any]) -> tuple[int, int, int, int]:
 @pytest.mark.parametrize("name", NAMES)
 def test_panels_stand_in_the_file_as_on_the_screen(name: str) -> None:
     listed = dashboards()[name]["panels"]
-    assert [panel["id"] for panel in listed] == list(range(1, len(listed) + 1))
-    order = [(panel["gridPos"]["y"], panel["gridPos"]["x"]) for panel in listed]
-    assert order == sorted(order)
-    cells = Counter(
-        (column, line)
-        for x, y, w, h in map(place, listed)
-        for column in range(x, x + w)
-        for line in range(y, y + h)
-    )
-    assert max(cells.values()) == 1, "panels overlap"
-    assert max(column for column, _ in cells) == 23
+    for number, panel in enumerate(listed, 1):
+        where = f"{line_of(name, panel['title'])}: the panel {panel['title']!r}"
+        assert panel["id"] == number, f"{where} is number {number} of the file: so must its id be"
+        x, _, w, _ = place(panel)
+        assert 0 <= x < x + w <= 24, f"{where} is not within the 24 columns of the screen"
+        for other in listed[: number - 1]:
+            assert not overlap(place(panel), place(other)), f"{where} overlaps {other['title']!r}"
+    for above, panel in pairwise(listed):
+        assert place(above)[1::-1] < place(panel)[1::-1], (
+            f"{line_of(name, panel['title'])}: the panel {panel['title']!r} is shown before"
+            f" {above['title']!r}: so must it be in the file"
+        )
+
+
+def overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:
+    (x, y, w, h), (a, b, v, g) = one, other
+    return x < a + v and a < x + w and y < b + g and b < y + h
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_panel_says_what_it_shows_and_in_what_unit(name: str) -> None:
     for panel in panels(dashboards()[name]):
-        assert panel["description"].endswith((".", ".md")), panel["title"]
-        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
-        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        if "targets" not in panel:  # a text, a list of links
+            continue
+        where = f"{line_of(name, panel['title'])}: the panel {panel['title']!r}"
+        assert panel.get("description", "").endswith((".", ".md")), (
+            f"{where} needs a description: a sentence, or its runbook"
+        )
+        assert panel["fieldConfig"]["defaults"].get("unit"), (
+            f"{where} needs a unit in fieldConfig.defaults, such as s, reqps, percentunit or short"
+        )
+        source = {"type": "prometheus", "uid": "${datasource}"}
+        assert panel.get("datasource") == source, f"{where} needs the datasource {source}"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,8 +74,8 @@ def test_every_query_asks_for_the_chosen_instances_of_the_service_alone() -> Non
             assert SERVICE in query.text, query.where
         else:
             selectors = re.findall(r"\{[^}]*\}", query.text)
-            assert selectors, query.where
-            assert all(selector.startswith("{" + SCOPE) for selector in selectors), query.where
+            scoped = [selector.startswith("{" + SCOPE) for selector in selectors]
+            assert all(scoped or [False]), f"{query.where} must begin its selectors with {{{SCOPE}"
 
 
 def test_a_variable_is_there_for_each_that_a_panel_uses() -> None:

@@ -1,4 +1,4 @@
-"""The rules: accepted by promtool, and each alert does what it is there for."""
+"""The rules are accepted by promtool, and each alert fires when it should and only then."""
 
 import os
 import re
@@ -69,14 +69,22 @@ def test_alerts_fire_when_they_should_and_only_then(promtool: str, file: Path) -
 
 
 def test_each_file_of_rules_has_unit_tests() -> None:
-    tested = {file.stem.removesuffix("_test") for file in UNIT_TESTS}
-    assert {file.stem for file in RULES} <= tested
+    for file in RULES:
+        tests = PROMETHEUS / "tests" / f"{file.stem}_test.yml"
+        assert tests in UNIT_TESTS, (
+            f"{file.relative_to(ROOT)} needs unit tests in {tests.relative_to(ROOT)}"
+        )
 
 
 def test_each_alert_is_seen_to_fire_and_to_be_silent() -> None:
-    names = {alert.name for alert in alerts()}
-    assert {name for name, firing in expected() if firing} == names
-    assert {name for name, firing in expected() if not firing} == names
+    for alert in alerts():
+        for fires in (True, False):
+            assert (alert.name, fires) in {(name, bool(firing)) for name, firing in expected()}, (
+                f"{alert.where}: {alert.name} needs a unit test in monitoring/prometheus/tests/ in"
+                f" which it {'fires' if fires else 'does not fire (exp_alerts: [])'}"
+            )
+    unknown = {name for name, _ in expected()} - {alert.name for alert in alerts()}
+    assert not unknown, f"monitoring/prometheus/tests/ tests alerts that do not exist: {unknown}"
 
 
 def test_the_threshold_of_latency_is_an_edge_of_the_histogram() -> None:

@@ -1,4 +1,4 @@
-"""What a person on call is given: an alert, its labels, its runbook, its dashboard."""
+"""What a notification leads to: labels, a runbook, a dashboard."""
 
 import json
 import re
@@ -26,10 +26,12 @@ each_alert = pytest.mark.parametrize(
 
 @each_alert
 def test_an_alert_says_how_bad_it_is_and_whose(alert: Alert) -> None:
-    assert alert.severity in {"critical", "warning", "info"}
-    assert alert.labels["team"]
-    assert alert.annotations.keys() == ANNOTATIONS
-    assert all(alert.annotations.values())
+    where = f"{alert.where}: {alert.name}"
+    severities = {"critical", "warning", "info"}
+    assert alert.severity in severities, f"{where} needs a severity, one of {sorted(severities)}"
+    assert alert.labels.get("team"), f"{where} needs the label team"
+    texts = {name for name, text in alert.annotations.items() if text}
+    assert texts == ANNOTATIONS, f"{where} needs the annotations {sorted(ANNOTATIONS)}"
 
 
 def test_an_alert_that_fires_has_every_label() -> None:
@@ -41,29 +43,47 @@ def test_an_alert_that_fires_has_every_label() -> None:
 
 @each_alert
 def test_an_alert_leads_to_a_runbook_of_its_name(alert: Alert) -> None:
-    assert alert.annotations["runbook_url"].endswith(f"/{alert.name}.md")
-    text = (RUNBOOKS / f"{alert.name}.md").read_text(encoding="utf-8")
-    assert text.startswith(f"# {alert.name}\n")
-    assert re.findall("^## (.+)$", text, re.MULTILINE) == SECTIONS
+    where = f"{alert.where}: {alert.name}"
+    runbook = RUNBOOKS / f"{alert.name}.md"
+    assert alert.annotations.get("runbook_url", "").endswith(f"/{runbook.name}"), (
+        f"{where} needs a runbook_url that ends in /{runbook.name}"
+    )
+    place = runbook.relative_to(ROOT)
+    assert runbook.exists(), f"{where} needs a runbook: write {place}, with the headings of another"
+    text = runbook.read_text(encoding="utf-8")
+    assert text.startswith(f"# {alert.name}\n"), f"{place}:1 must be # {alert.name}"
+    headings = re.findall("^## (.+)$", text, re.MULTILINE)
+    assert headings == SECTIONS, f"{place} must have the headings {SECTIONS}, and no other"
 
 
 @each_alert
 def test_an_alert_leads_to_a_dashboard_that_is_there(alert: Alert) -> None:
     dashboards = (ROOT / "monitoring" / "grafana" / "dashboards").glob("*.json")
     uids = {json.loads(file.read_text(encoding="utf-8"))["uid"] for file in dashboards}
-    assert alert.annotations["dashboard_url"].rpartition("/d/")[2] in uids
+    assert alert.annotations.get("dashboard_url", "").rpartition("/d/")[2] in uids, (
+        f"{alert.where}: the dashboard_url of {alert.name} must end in /d/ and one of"
+        f" {sorted(uids)}"
+    )
 
 
 def test_no_runbook_is_left_of_an_alert_that_is_gone() -> None:
-    assert {file.stem for file in RUNBOOKS.glob("*.md")} == {alert.name for alert in ALERTS}
+    left = {file.stem for file in RUNBOOKS.glob("*.md")} - {alert.name for alert in ALERTS}
+    assert not left, f"docs/runbooks/ has runbooks of alerts that no rule has: {sorted(left)}"
 
 
 def test_the_page_lists_every_alert_with_its_threshold_and_severity() -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
     row = r"\| \[(\w+)\]\(runbooks/\1\.md\) \|.+\| `(.+)` \|.+\| ([\w, ]+) \|"
-    told = {
+    listed = {
         (name, threshold, severity)
         for name, threshold, severities in re.findall(row, page)
         for severity in severities.split(", ")
     }
-    assert told == {(alert.name, alert.threshold, alert.severity) for alert in ALERTS}
+    for alert in ALERTS:
+        line = (alert.name, alert.threshold, alert.severity)
+        assert line in listed, (
+            f"{alert.where}: the table of alerts in docs/monitoring.md needs a line for"
+            f" {alert.name} that says `{alert.threshold}` and {alert.severity}"
+        )
+    others = listed - {(alert.name, alert.threshold, alert.severity) for alert in ALERTS}
+    assert not others, f"the table of alerts in docs/monitoring.md lists what no rule has: {others}"
