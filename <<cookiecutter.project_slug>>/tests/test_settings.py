@@ -54,6 +54,9 @@ def test_elsewhere_the_service_drains(monkeypatch: pytest.MonkeyPatch) -> None:
         ("APP_REVISION", "v1/2"),
         ("OTEL_SERVICE_NAME", "parcel service"),
         ("FLASK_DEBUG", "perhaps"),
+        ("HOST", "no such host"),
+        ("HOST", "192.0.2.1"),
+        ("HOST", "[::1]"),
         ("PORT", "0"),
         ("PORT", "65536"),
         ("PORT", "http"),
@@ -130,6 +133,12 @@ def test_a_bad_value_is_refused_in_one_line(
     assert SECRET not in line
     if len(value) > 6:
         assert value not in line
+
+
+def test_the_address_to_reach_the_service_at_is_where_it_listens() -> None:
+    assert Settings(_env_file=None).own_url(8000) == "http://127.0.0.1:8000"
+    assert Settings(_env_file=None, host="127.0.0.2").own_url(8000) == "http://127.0.0.2:8000"
+    assert Settings.model_construct(host="::").own_url(8000) == "http://[::]:8000"
 
 
 def test_each_bad_value_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:

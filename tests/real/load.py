@@ -74,9 +74,19 @@ def order_body(**changes: object) -> bytes:
 class Client(threading.Thread):
     """Sends one request after the other, each on a connection of its own."""
 
-    def __init__(self, port: int, steps: Iterator[int], step: Step, pause: float, enough: threading.Event) -> None:
+    def __init__(  # noqa: PLR0913 - what a client does has this many parts
+        self,
+        port: int,
+        steps: Iterator[int],
+        step: Step,
+        pause: float,
+        enough: threading.Event,
+        *,
+        host: str = "127.0.0.1",
+    ) -> None:
         """Numbers come from `steps`, which clients share."""
         super().__init__(daemon=True)
+        self._host = host
         self.account = Account()
         self._port, self._steps, self._step = port, steps, step
         self._pause, self._enough = pause, enough
@@ -89,7 +99,7 @@ class Client(threading.Thread):
                 return
 
     def _send(self, method: str, path: str, body: bytes | None) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=60)
         try:
             connection.connect()
         except OSError:
@@ -114,7 +124,9 @@ class Client(threading.Thread):
 
 
 @contextmanager
-def under_load(service: Gunicorn, *, step: Step = mixed, clients: int = 4, pause: float = 0.0) -> Iterator[Account]:
+def under_load(
+    service: Gunicorn, *, step: Step = mixed, clients: int = 4, pause: float = 0.0, host: str = "127.0.0.1"
+) -> Iterator[Account]:
     """Keep up a load while the block runs; the account is complete once it is left."""
     enough, account = threading.Event(), Account()
     numbers = itertools.count()
@@ -126,7 +138,7 @@ def under_load(service: Gunicorn, *, step: Step = mixed, clients: int = 4, pause
                 number = next(numbers)
             yield number
 
-    started = [Client(service.port, counted(), step, pause, enough) for _ in range(clients)]
+    started = [Client(service.port, counted(), step, pause, enough, host=host) for _ in range(clients)]
     for client in started:
         client.start()
     try:

@@ -71,6 +71,13 @@ def clean_environment(**extra: str) -> dict[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ} | extra
 
 
+def without_capabilities() -> list[str | Path]:
+    """Return what takes the capabilities of root from a command, as the unit does; others have none."""
+    if os.geteuid():
+        return []
+    return ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+
+
 class Output:
     """The reading end of a program's pipe. Holding it still is a log reader that stalls."""
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -240,7 +240,7 @@ class Service:
         yield url
 
     @contextmanager
-    def serving(
+    def serving(  # noqa: PLR0913 - a service is run in this many ways
         self,
         *,
         app: str | None = None,
@@ -248,12 +248,13 @@ class Service:
         reading: bool = True,
         wait: bool = True,
         metrics_folder: Path | None = None,
+        under: Sequence[str | Path] = (),
         **extra: str | None,
     ) -> Iterator[Gunicorn]:
         """Run the service under gunicorn, with the stage's routes by default.
 
         The settings are staging's: those of production with the embedded stores allowed. A
-        variable that is None is not set at all.
+        variable that is None is not set at all. `under` is a command that runs its arguments.
         """
         with tempfile.TemporaryDirectory(prefix="proof-service-") as scratch:
             metrics = metrics_folder or Path(scratch) / "metrics"
@@ -271,7 +272,7 @@ class Service:
                 settings["DATABASE_URL"] = f"sqlite:///{self.database}"
             output, errors = Output(reading=reading), Output()
             program = Program(
-                self.gunicorn_command(app or ("stage:app" if staged else None)),
+                [*under, *self.gunicorn_command(app or ("stage:app" if staged else None))],
                 environment=self.environment(
                     **{name: value for name, value in (settings | extra).items() if value is not None}
                 ),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
 
 import pytest
 
 from .load import counted, one_path, under_load, watched
-from .processes import children, eventually
+from .processes import children, eventually, without_capabilities
 from .service import Gunicorn, Service, request
 
 DRAIN_SECONDS = 3
@@ -71,6 +72,23 @@ def test_a_stop_under_load_loses_no_request(small: Service) -> None:
     assert len(during) > 50, "requests were served during the drain"
     assert {one.status for one in slow.answered} == {200}
     assert not service.lines(level="ERROR", logger="gunicorn.error")
+
+
+def test_a_service_without_capabilities_loses_no_request_when_it_stops(small: Service) -> None:
+    """Three times, while clients of IPv4 and of IPv6 connect as fast as they can."""
+    for _ in range(3):
+        with (
+            small.serving(under=without_capabilities(), WEB_CONCURRENCY="2", DRAIN_SECONDS="0.3") as service,
+            under_load(service, step=one_path("/health/live"), clients=6) as by_ipv4,
+            under_load(service, step=one_path("/health/live"), clients=6, host="::1") as by_ipv6,
+        ):
+            time.sleep(0.3)  # of load
+            service.program.send(signal.SIGTERM)
+            assert service.program.wait(40) == 0
+        for account in (by_ipv4, by_ipv6) if socket.has_dualstack_ipv6() else (by_ipv4,):
+            assert not account.lost, account.lost[:3]
+            assert len(account.answered) > 20
+        assert not service.lines(level="WARNING"), service.lines(level="WARNING")
 
 
 def test_a_second_sigterm_ends_the_drain(small: Service) -> None:

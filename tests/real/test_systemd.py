@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import signal
@@ -15,7 +14,7 @@ from subprocess import CompletedProcess
 import pytest
 from test_names import LONGEST_SLUG
 
-from .processes import Output, Program, clean_environment, eventually, free_port, run
+from .processes import Output, Program, clean_environment, eventually, free_port, run, without_capabilities
 from .programs import program
 from .service import Service, request
 
@@ -92,13 +91,6 @@ def test_the_service_is_shut_in(small: Service, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def _without_rights() -> list[str | Path]:
-    """What takes the capabilities of root from a command, as the unit does; others have none."""
-    if os.geteuid():
-        return []
-    return ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
-
-
 def test_the_units_own_command_starts_the_service_in_production_and_drains(small: Service, tmp_path: Path) -> None:
     """Without rights, in the unit's environment; systemd hears when it listens."""
     unit = Unit(small, small, tmp_path)
@@ -112,7 +104,7 @@ def test_the_units_own_command_starts_the_service_in_production_and_drains(small
     set_by_unit = dict(value.split("=", 1) for value in unit.values("Environment"))
     set_by_unit["LOG_FILE"] = set_by_unit["LOG_FILE"].replace(f"/var/log/{small.slug}", str(log.parent))
     environment = clean_environment(**set_by_unit, **told)
-    lower = [*_without_rights(), small.tool("python"), "-c", REFUSE_WRITABLE_CODE]
+    lower = [*without_capabilities(), small.tool("python"), "-c", REFUSE_WRITABLE_CODE]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(ready))
         systemd.settimeout(60)

@@ -64,9 +64,9 @@ def _logs(lines: Lines, settings: Settings) -> Finding:
 
 
 def _metrics(app: Flask, settings: Settings) -> Finding:
-    home = f"http://127.0.0.1:{settings.port}"
+    home = settings.own_url(settings.port)
     for port in (settings.metrics_port, settings.port):
-        scrape = f"http://127.0.0.1:{port}/metrics"
+        scrape = f"{settings.own_url(port)}/metrics"
         try:
             before = _requests_counted(_get(scrape))
             _get(f"{home}/doctor")

@@ -31,13 +31,18 @@ from gunicorn.config import Config  # noqa: E402
 from gunicorn.glogging import Logger  # noqa: E402
 from gunicorn.sock import BaseSocket  # noqa: E402
 from gunicorn.workers.base import Worker  # noqa: E402
-from gunicorn.workers.gthread import ThreadWorker  # noqa: E402
+from gunicorn.workers.gthread import TConn, ThreadWorker  # noqa: E402
 from prometheus_client import CollectorRegistry  # noqa: E402
 
 from .observability.logging import init_logging  # noqa: E402
 from .workers import exposition  # noqa: E402
-from .workers.listener import SETTLE_SECONDS, refuse_new_connections  # noqa: E402
-from .workers.memory import begin_drain  # noqa: E402
+from .workers.listener import (  # noqa: E402
+    SETTLE_SECONDS,
+    accept_packets,
+    addresses,
+    refuse_new_connections,
+)
+from .workers.memory import begin_drain, is_draining  # noqa: E402
 
 init_logging(settings)
 
@@ -60,6 +65,14 @@ class PatientWorker(ThreadWorker):
         if listener.sock is not None:
             super().accept(listener)
 
+    def enqueue_req(self, conn: TConn) -> None:
+        if not conn.initialized:
+            # A socket that takes IPv6 shows IPv4's addresses as ::ffff:192.0.2.1.
+            conn.client = (conn.client[0].removeprefix("::ffff:"), *conn.client[1:])
+            if is_draining():
+                accept_packets(conn.sock)
+        super().enqueue_req(conn)
+
     def handle_quit(self, number: int, frame: FrameType | None) -> None:
         # ThreadWorker's own also shuts its pool down, which can wait for a lock that the code
         # which the signal interrupted holds.
@@ -77,7 +90,7 @@ class PatientWorker(ThreadWorker):
                 listener.close()
 
 
-bind = f"0.0.0.0:{settings.port}"
+bind = [f"[{address}]:{settings.port}" for address in addresses(settings.host)]
 workers = settings.web_concurrency
 threads = settings.web_threads
 worker_class = PatientWorker
@@ -134,13 +147,16 @@ def _drain_before_stopping(server: Arbiter) -> None:
     def drain() -> None:
         server.handle_term = stop
         server.log.info("draining for %g s", settings.drain_seconds)
-        wait = threading.Timer(settings.drain_seconds, close_the_door)
+        wait = threading.Timer(settings.drain_seconds, stop_accepting)
         wait.daemon = True
         wait.start()
 
-    def close_the_door() -> None:
+    def stop_accepting() -> None:
         for listener in server.LISTENERS:
-            refuse_new_connections(listener.sock)
+            try:
+                refuse_new_connections(listener.sock)
+            except OSError as error:
+                server.log.warning("%s lets connections in until it closes: %s", listener, error)
         time.sleep(SETTLE_SECONDS)
         server.signal(signal.SIGTERM, None)
 

@@ -3,6 +3,7 @@
 """Every environment variable the service reads, typed and checked before anything starts."""
 
 import os
+import socket
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -104,6 +105,16 @@ def _writable_file(path: Path) -> Path:
     return path
 
 
+def _own_address(host: str) -> str:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.bind((host, 0))
+    except OSError as error:
+        raise ValueError(f"cannot be listened on: {error.strerror}") from error
+    return host
+
+
 def _run_by_hand() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
@@ -141,6 +152,9 @@ class Settings(BaseSettings):
     )
 
     flask_debug: bool = Field(False, description="0 or 1")
+    host: Annotated[str, AfterValidator(_own_address)] | None = Field(
+        None, description="an address of this machine, such as 127.0.0.1 or ::1"
+    )
     port: Port = 8000
     metrics_port: Port = 9464
     web_concurrency: int = Field(<< tier.workers >>, ge=1, le=256, description="processes, 1 to 256")
@@ -226,6 +240,11 @@ class Settings(BaseSettings):
             "revision": self.app_revision,
         }
         return {name: value for name, value in names.items() if value}
+
+    def own_url(self, port: int) -> str:
+        """Where this machine reaches what listens on a port of the service."""
+        host = self.host or "127.0.0.1"
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property
     def in_production(self) -> bool:

@@ -148,6 +148,7 @@ def test_the_image_shows_the_ports_that_the_service_listens_on() -> None:
     assert instructions("EXPOSE") == [f"{PORT} {METRICS_PORT}"]
     (health_check,) = instructions("HEALTHCHECK")
     assert f"os.environ.get('PORT') or {PORT}" in health_check
+    assert "os.environ.get('HOST') or '127.0.0.1'" in health_check
 
 
 def test_the_image_runs_a_python_that_the_project_allows() -> None:

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from ..settings import Settings
 from . import memory
+from .listener import addresses
 from .processes import ServiceProcesses
 from .values import AllocatedValues
 
@@ -147,13 +148,14 @@ def serve_metrics(settings: Settings) -> None:
     registry = Registry()
     for collector in (Workers(values_directory()), ServiceProcesses(), Info(settings)):
         registry.register(collector)
-    try:
-        server, _ = start_http_server(settings.metrics_port, registry=registry)
-    except OSError as error:
-        sys.exit(
-            f"METRICS_PORT: {settings.metrics_port} cannot be used: {error.strerror};"
-            " allowed: a free port"
-        )
-    # Each idle connection would otherwise keep a thread of the master.
-    server.RequestHandlerClass.timeout = 5  # type: ignore[attr-defined]
-    os.register_at_fork(after_in_child=server.socket.close)
+    for address in addresses(settings.host):
+        try:
+            server, _ = start_http_server(settings.metrics_port, address, registry)
+        except OSError as error:
+            sys.exit(
+                f"METRICS_PORT: {settings.metrics_port} cannot be used: {error.strerror};"
+                " allowed: a free port"
+            )
+        # Each idle connection would otherwise keep a thread of the master.
+        server.RequestHandlerClass.timeout = 5  # type: ignore[attr-defined]
+        os.register_at_fork(after_in_child=server.socket.close)
