@@ -21,7 +21,7 @@ import yaml
 
 from .processes import clean_environment, run
 from .programs import program, unavailable
-from .service import generate
+from .service import Service, generate, request
 
 MONITORS = ("uptimerobot", "pingdom", "statuscake")
 SECRETS = {
@@ -278,6 +278,30 @@ def test_a_name_of_any_text_is_text_to_terraform(uptime: Uptime, tmp_path: Path,
     state = json.loads((tmp_path / "terraform.tfstate").read_text())
     expected = {HOSTILE["project_name"]} | (set() if monitor == "uptimerobot" else {HOSTILE["team"]})
     assert {output["value"] for output in state["outputs"].values()} == expected
+
+
+def test_every_answer_but_success_counts_as_down(uptime: Uptime, small: Service, tmp_path: Path) -> None:
+    """StatusCake counts what is listed, UptimeRobot what is not; Pingdom knows the codes, and follows redirects."""
+    (check,) = (body for kind, _, body in resources(uptime("statuscake")) if kind == "statuscake_uptime_check")
+    (http,) = check["http_check"]
+    assert http["follow_redirects"] is False
+    expression = str(http["status_codes"]).removeprefix("${").removesuffix("}")
+    (tmp_path / "codes.tf").write_text(f'output "down" {{ value = {expression} }}\n')
+    assert terraform(tmp_path, "init")[0] == 0
+    code, said = terraform(tmp_path, "apply", "-auto-approve")
+    assert code == 0, said
+    state = json.loads((tmp_path / "terraform.tfstate").read_text())
+    assert state["outputs"]["down"]["value"] == [str(number) for number in range(300, 600)]
+
+    (check,) = (body for kind, _, body in resources(uptime("uptimerobot")) if kind == "uptimerobot_monitor")
+    assert check["follow_redirections"] is False
+    assert [unquoted(code) for code in check["success_http_response_codes"]] == ["2xx"]
+
+    (check,) = (body for kind, _, body in resources(uptime("pingdom")) if kind == "pingdom_check")
+    expected = json.loads(check["shouldcontain"])
+    with small.serving(staged=False) as service:
+        assert expected in request(service.port, "/health/ready").body.decode()
+    assert expected not in json.dumps({"status": "unhealthy"})
 
 
 GOOD = {

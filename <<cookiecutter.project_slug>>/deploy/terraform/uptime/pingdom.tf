@@ -80,6 +80,9 @@ resource "pingdom_check" "ready" {
   probefilters = "region:${each.value}"
   tags         = "<< cookiecutter.project_slug >>"
 
+  # Pingdom follows redirects: the page that one leads to, such as a login page, is not an answer.
+  shouldcontain = "\"healthy\""
+
   resolution               = var.interval_minutes
   sendnotificationwhendown = 2
   notifywhenbackup         = true

@@ -69,13 +69,10 @@ resource "statuscake_uptime_check" "ready" {
     timeout        = 10
     validate_ssl   = true
 
-    # What means down. A redirect, to a login page for one, is not an answer.
+    # What means down: all but success, also what only proxies answer, such as 520. A redirect, to a
+    # login page for one, is not an answer.
     follow_redirects = false
-    status_codes = [
-      "301", "302", "303", "307", "308",
-      "400", "401", "403", "404", "405", "408", "410", "429",
-      "500", "502", "503", "504",
-    ]
+    status_codes     = [for code in range(300, 600) : tostring(code)]
   }
 
   monitored_resource {
