@@ -157,21 +157,32 @@ def test_actions_are_pinned_to_a_commit_and_only_publishing_may_write(small: Ser
 
 
 DOCKER = """#!/bin/sh
-# Stands in for an engine: notes what it would build.
-test "$1" != build || printf '%s\\n' "$*" >> "$DOCKER_LOG"
+# Stands in for Docker: notes what it would build.
+case "$1 $2" in
+"buildx version") test -z "$NO_BUILDX" && echo "github.com/docker/buildx v0.33.0" ;;
+*build*) printf '%s\\n' "$*" >> "$DOCKER_LOG" ;;
+esac
 """
 
 
-def test_every_command_of_the_workflow_is_a_target_that_runs(checkout: Service, tools: Path, tmp_path: Path) -> None:
-    """All of them, one after the other, as GitHub runs them; an engine notes what it would build."""
+@pytest.fixture
+def docker(tmp_path: Path) -> Path:
+    """A folder with what stands in for Docker."""
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    (folder / "docker").write_text(DOCKER)
+    (folder / "docker").chmod(0o755)
+    return folder
+
+
+def test_every_command_of_the_workflow_is_a_target_that_runs(
+    checkout: Service, tools: Path, docker: Path, tmp_path: Path
+) -> None:
+    """All of them, one after the other, as GitHub runs them; a stand-in for Docker notes what it would build."""
     commands = [step["run"] for step in steps(checkout) if "run" in step]
     assert all(shlex.split(command)[0] == "make" for command in commands), commands
-    stand_in = tmp_path / "engine"
-    stand_in.mkdir()
-    (stand_in / "docker").write_text(DOCKER)
-    (stand_in / "docker").chmod(0o755)
     log = tmp_path / "docker.log"
-    path = os.pathsep.join([str(stand_in), str(tools), os.environ["PATH"]])
+    path = os.pathsep.join([str(docker), str(tools), os.environ["PATH"]])
     environment = clean_environment(PATH=path, CI="true", GITHUB_REPOSITORY_OWNER="Some-Body", DOCKER_LOG=str(log))
     for command in commands:
         words = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", command]
@@ -183,3 +194,16 @@ def test_every_command_of_the_workflow_is_a_target_that_runs(checkout: Service, 
     assert {"--push", "--sbom=true", "--provenance=mode=max"} <= set(built[-1].split())
     assert f"--tag ghcr.io/some-body/{checkout.slug}:{revision} " in built[-1]
     assert not any("--push" in line for line in built[:-1])
+
+
+def test_images_are_built_by_the_builder_that_was_chosen(small: Service, docker: Path, tmp_path: Path) -> None:
+    """Docker's own makes no attestation, and shares no layer with the one that the workflow sets up."""
+    log = tmp_path / "docker.log"
+    given = {"PATH": f"{docker}{os.pathsep}{os.environ['PATH']}", "DOCKER_LOG": str(log)}
+    for target, extra in (("image", {}), ("publish", {"REGISTRY": "ghcr.io/somebody"}), ("image", {"NO_BUILDX": "1"})):
+        code, said = small.make(target, **given, **extra)
+        assert code == 0, said
+    image, publish, plain = (line.partition(" --tag")[0] for line in log.read_text().splitlines())
+    assert image == "buildx build --load"
+    assert publish == "buildx build --push --sbom=true --provenance=mode=max"
+    assert plain == "build", "where there is no other builder"
