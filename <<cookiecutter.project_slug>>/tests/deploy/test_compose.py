@@ -120,6 +120,14 @@ def test_only_this_machine_can_reach_the_containers() -> None:
         assert f"{name}:{inside}" in listening()
 
 
+def test_whoever_is_at_this_machine_can_try_a_panel_and_save_it() -> None:
+    grafana = containers()["grafana"]["environment"]
+    assert grafana["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
+    assert grafana["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Editor"
+    for file in (ROOT / "monitoring/grafana/provisioning/dashboards").glob("*.yml"):
+        assert all(provider["allowUiUpdates"] for provider in load(file)["providers"])
+
+
 def test_the_pages_ask_this_machine_for_published_ports_alone() -> None:
     outside = {port.split(":")[1] for c in containers().values() for port in c.get("ports", [])}
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
