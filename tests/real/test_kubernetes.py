@@ -44,6 +44,7 @@ class Built:
         self.answers = answers
         self.tier: dict[str, Any] = DEFINITION["_tiers"][answers["scale_tier"]]
         folder = service / "deploy" / "kubernetes"
+        self.page = (service / "docs/kubernetes.md").read_text()
         self.settings_of_checkov = folder / ".checkov.yaml"
         self.text = "---\n".join(kustomize(folder / name) for name in ("base", "migration") if (folder / name).is_dir())
         self.manifests: Manifests = list(yaml.safe_load_all(self.text))
@@ -52,7 +53,7 @@ class Built:
     def name(self) -> str:
         """The answers in short."""
         chosen = (self.answers[option] for option in ("scale_tier", "database", "cache"))
-        return "-".join((*chosen, *(["longest"] if "project_slug" in self.answers else [])))
+        return "-".join((*chosen, *(self.answers.keys() & {"project_slug", "ingress"})))
 
     def one(self, kind: str) -> dict[str, Any]:
         """The only manifest of its kind."""
@@ -69,12 +70,25 @@ def kustomize(folder: Path) -> str:
     return done.stdout
 
 
+def let_requests_in(service: Path) -> None:
+    """Add the line that docs/kubernetes.md gives, where it says."""
+    (line,) = re.findall(r"(?m)^components: .*$", (service / "docs/kubernetes.md").read_text())
+    release = service / "deploy/kubernetes/release/kustomization.yaml"
+    release.write_text(f"{release.read_text()}\n{line}\n")
+
+
 @pytest.fixture(scope="module")
-def builds(service: Generate) -> list[Built]:
-    """The manifests of every tier with every database and cache, and those of the longest name."""
+def builds(service: Generate, tmp_path_factory: pytest.TempPathFactory) -> list[Built]:
+    """The manifests of every tier with every database and cache, the longest name's, one with an Ingress."""
     each = combinations()
     each.append({**each[0], "project_slug": LONGEST_SLUG})
-    return [Built(service(**answers), answers) for answers in each]
+    open_to_all = tmp_path_factory.mktemp("open") / "service"
+    shutil.copytree(service(**each[0]), open_to_all)
+    let_requests_in(open_to_all)
+    return [
+        *(Built(service(**answers), answers) for answers in each),
+        Built(open_to_all, {**each[0], "ingress": "yes"}),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +125,45 @@ def test_every_workload_runs_one_image_with_one_configuration(builds: list[Built
         configs = {each["metadata"]["name"] for each in build.manifests if each["kind"] == "ConfigMap"}
         assert len(configs) == 1
         assert {each["envFrom"][0]["configMapRef"]["name"] for each in containers} == configs
+
+
+def test_a_new_setting_reaches_every_pod_by_one_line(service: Generate, tmp_path: Path) -> None:
+    """And replaces the pods: their ConfigMap has another name then."""
+    shutil.copytree(service(), tmp_path / "service")
+    before = Built(tmp_path / "service", {"scale_tier": "small"})
+    with (tmp_path / "service/deploy/kubernetes/release/settings.env").open("a") as settings:
+        settings.write("PARCELS_PER_PAGE=50\n")
+    after = Built(tmp_path / "service", {"scale_tier": "small"})
+    configs = {each["metadata"]["name"]: each["data"] for each in after.manifests if each["kind"] == "ConfigMap"}
+    for kind in ("Deployment", "Job"):
+        (old,), (new,) = (build.one(kind)["spec"]["template"]["spec"]["containers"] for build in (before, after))
+        name = new["envFrom"][0]["configMapRef"]["name"]
+        assert configs[name]["PARCELS_PER_PAGE"] == "50"
+        assert name != old["envFrom"][0]["configMapRef"]["name"]
+
+
+def test_a_new_secret_reaches_every_pod_by_one_line(builds: list[Built]) -> None:
+    """No pod names a key of the Secret: each has them all, under the name that the page creates it by."""
+    for build in builds:
+        slug = build.answers.get("project_slug", "order-service")
+        assert f"create secret generic {slug} --from-env-file=secrets.env\n" in build.page
+        for each in build.manifests:
+            if each["kind"] in ("Deployment", "Job"):
+                (container,) = each["spec"]["template"]["spec"]["containers"]
+                assert container["envFrom"][1]["secretRef"]["name"] == slug
+                assert "secretKeyRef" not in str(container)
+
+
+def test_an_ingress_is_one_line_away(builds: list[Built]) -> None:
+    """With TLS for its host; the service then believes one proxy, the migration lets nobody in."""
+    for build in builds:
+        ingresses = [each for each in build.manifests if each["kind"] == "Ingress"]
+        config = {each["data"].get("TRUSTED_PROXIES") for each in build.manifests if each["kind"] == "ConfigMap"}
+        assert (len(ingresses), config) == ((1, {"1"}) if "ingress" in build.answers else (0, {None}))
+        for ingress in ingresses:
+            (tls,), (rule,) = ingress["spec"]["tls"], ingress["spec"]["rules"]
+            assert tls == {"hosts": [rule["host"]], "secretName": "order-service-tls"}
+            assert ingress["metadata"]["namespace"] == "order-service"
 
 
 def test_no_name_is_longer_than_kubernetes_takes(builds: list[Built]) -> None:
@@ -183,12 +236,11 @@ def test_the_migration_needs_no_more_than_its_job_gives(small: Service) -> None:
     (container,) = job["spec"]["template"]["spec"]["containers"]
     flask, *arguments = container["command"]
     with servers.postgres() as postgres:
-        values = {
+        given = {
             "ENVIRONMENT": "production",
             "DATABASE_URL": postgres.database("migration"),
             "REDIS_URL": "redis://127.0.0.1:1/0",
         }
-        given = {variable["name"]: values[variable["name"]] for variable in container["env"]}
         environment = clean_environment(FLASK_APP=f"{small.package}.wsgi", **given)
         done = run([small.tool(flask), *arguments], folder=small.folder, environment=environment)
         assert done.returncode == 0, done.stdout + done.stderr
