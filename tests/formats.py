@@ -244,6 +244,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "Dockerfile": read_dockerfile,
     "Makefile": read_makefile,
     ".env.example": read_environment,
+    "*.env": read_environment,
     "*.txt": read_text,
     "*.mako": read_text,
     "*.typed": read_text,
