@@ -119,8 +119,7 @@ def parse(words: list[str], questions: "Questions") -> tuple[bool, dict[str, str
             raise RefusalError(f"{word!r} is no answer: write variable=value, in quotes where the value holds a space")
         if variable in given:
             raise RefusalError(f"{variable} is given twice: leave one out")
-        questions.check(variable, value)
-        given[variable] = value
+        given[variable] = questions.accepted(variable, value)
     return no_input, given
 
 
@@ -151,6 +150,12 @@ class Questions:
         prompt = self.prompts[variable]
         return str(prompt["__prompt__"] if isinstance(prompt, dict) else prompt)
 
+    def is_asked(self, variable: str, answers: dict[str, str]) -> bool:
+        """Whether a service of the tier that was chosen depends on this answer."""
+        first = self.definition["_asked_from"].get(variable)
+        tiers = self.choices("scale_tier")
+        return first is None or tiers.index(answers["scale_tier"]) >= tiers.index(first)
+
     def overview(self) -> str:
         """Every variable with its question and its choices."""
         lines = ["variables:"]
@@ -159,22 +164,33 @@ class Questions:
             lines.append(f"  {variable:18} {self.label(variable)}{' ' + ', '.join(choices) if choices else ''}")
         return "\n".join(lines)
 
-    def check(self, variable: str, value: str) -> None:
-        """Raises RefusalError for a variable or choice that does not exist, and for what no service can be called."""
+    def accepted(self, variable: str, value: str) -> str:
+        """The answer as the template takes it: of a choice that is given by its number, the name.
+
+        Raises:
+            RefusalError: there is no such variable or choice, or no service can be called this.
+        """
         if variable not in self.variables:
             raise RefusalError(f"there is no variable {variable!r}{nearest(variable, list(self.variables))}")
         choices = self.choices(variable)
+        if choices and value.isdecimal():
+            if not 1 <= int(value) <= len(choices):
+                raise RefusalError(
+                    f"{variable} has no choice {value}: type 1 to {len(choices)}, or {', '.join(choices)}"
+                )
+            return choices[int(value) - 1]
         if choices and value not in choices:
             raise RefusalError(f"{variable} has no choice {value!r}{nearest(value, choices)}")
         problem = self.refusal(variable, value)
         if problem:
             raise RefusalError(problem)
+        return value
 
     def answer(self, given: dict[str, str], *, no_input: bool, free: Callable[[str], str | None]) -> dict[str, str]:
         """All answers: the given ones and, for the others, what the user types or the default.
 
         Args:
-            given: answers that `check` accepted
+            given: answers as `accepted` returns them
             no_input: take defaults and ask nothing
             free: says in one line why a slug's folder cannot be made, or returns None
         """
@@ -187,9 +203,8 @@ class Questions:
             default = raw[0] if isinstance(raw, list) else render_variable(environment, raw, answers)
             if variable in given:
                 answers[variable] = given[variable]
-            elif no_input:
-                self.check(variable, default)
-                answers[variable] = default
+            elif no_input or not self.is_asked(variable, answers):
+                answers[variable] = self.accepted(variable, default)
             else:
                 if variable == "project_slug" and self.refusal(variable, default):
                     default = self.suggestion(default)
@@ -213,11 +228,8 @@ class Questions:
                 raise RefusalError(
                     f'nothing more to read where {variable} is asked: ARGS="--no-input" asks nothing'
                 ) from None
-            value = typed or default
-            if choices and value.isdecimal() and 1 <= int(value) <= len(choices):
-                value = choices[int(value) - 1]
             try:
-                self.check(variable, value)
+                value = self.accepted(variable, typed or default)
             except RefusalError as error:
                 print(f"  {error}")
                 continue

@@ -18,6 +18,12 @@ pytestmark = pytest.mark.usefixtures("new_environment")
 Said = subprocess.CompletedProcess[str]
 
 
+PROMPTS = {
+    name: prompt["__prompt__"] if isinstance(prompt, dict) else prompt
+    for name, prompt in DEFINITION["__prompts__"].items()
+}
+
+
 def make_new(template: Path, out: Path | None, arguments: str = "--no-input", typed: str = "") -> Said:
     """Runs `make new ARGS=... OUT=...` and types into it."""
     where = [f"OUT={out}"] if out else []
@@ -74,6 +80,8 @@ REFUSED = {
     "a variable that is not asked": ("_tiers=small", "there is no variable '_tiers'"),
     "a misspelt choice": ("scale_tier=larg", "scale_tier has no choice 'larg': did you mean large?"),
     "an unknown choice": ("database=oracle", "database has no choice 'oracle': there is postgresql, none"),
+    "a number above the choices": ("scale_tier=4", "scale_tier has no choice 4: type 1 to 3, or small, medium, large"),
+    "a number below the choices": ("cache=0", "cache has no choice 0: type 1 to 2, or redis, none"),
     "an empty choice": ("cache=", "cache has no choice ''"),
     "a choice in capitals": ("scale_tier=LARGE", "scale_tier has no choice 'LARGE'"),
     "an unknown flag": ("--no-imput", "there is no flag --no-imput: did you mean --no-input?"),
@@ -153,7 +161,7 @@ def test_args_from_the_environment_survive_too(template: Path, tmp_path: Path, m
 
 
 def test_every_question_is_asked_in_words_with_labelled_choices(template: Path, tmp_path: Path) -> None:
-    said = make_new(template, tmp_path, "", typed="\n" * 10)
+    said = make_new(template, tmp_path, "", typed="\n\n\nlarge\n" + "\n" * 6)
     assert said.returncode == 0, said.stderr
     for variable, prompt in DEFINITION["__prompts__"].items():
         lines = list(prompt.values()) if isinstance(prompt, dict) else [prompt]
@@ -169,7 +177,7 @@ def test_choices_are_labelled_each_and_no_other() -> None:
 
 def test_a_bad_answer_is_asked_again_with_the_reason(template: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
-    typed = "a\tb\nLedger\n9\nclass\ntaken\nledger\n\n4\nbig\n2\nnone\n" + "\n" * 5
+    typed = "a\tb\nLedger\n9\nclass\ntaken\nledger\n\n4\n0\nbig\n2\nnone\n" + "\n" * 5
     said = make_new(template, tmp_path, "", typed=typed)
     assert said.returncode == 0, said.stderr
     for reason in (
@@ -177,8 +185,9 @@ def test_a_bad_answer_is_asked_again_with_the_reason(template: Path, tmp_path: P
         "  project_slug '9' is no host name",
         "  project_slug 'class' is the name of a Python keyword",
         f"  {tmp_path}/taken exists: choose another project_slug",
-        "  scale_tier has no choice '4': there is small, medium, large\n",
-        "  scale_tier has no choice 'big'",
+        "  scale_tier has no choice 4: type 1 to 3, or small, medium, large\n",
+        "  scale_tier has no choice 0: type 1 to 3, or small, medium, large\n",
+        "  scale_tier has no choice 'big': there is small, medium, large\n",
     ):
         assert reason in said.stdout
     context = json.loads((tmp_path / "ledger" / ".cruft.json").read_text())["context"]["cookiecutter"]
@@ -189,6 +198,26 @@ def test_a_default_that_would_be_refused_is_offered_in_a_form_that_is_not(templa
     said = make_new(template, tmp_path, "", typed="Class\n" + "\n" * 9)
     assert "[class-service]: " in said.stdout
     assert (tmp_path / "class-service").is_dir()
+
+
+def test_a_question_that_a_small_service_does_not_depend_on_is_not_asked(template: Path, tmp_path: Path) -> None:
+    said = make_new(template, tmp_path, "", typed="\n" * 9)
+    assert said.returncode == 0, said.stderr
+    asked = {name for name, prompt in PROMPTS.items() if prompt in said.stdout}
+    assert asked == PROMPTS.keys() - DEFINITION["_asked_from"].keys()
+
+
+def test_its_answer_can_be_given_all_the_same_for_a_larger_tier_later(template: Path, tmp_path: Path) -> None:
+    make_new(template, tmp_path, "--no-input telemetry_backend=elastic")
+    context = json.loads((tmp_path / "order-service" / ".cruft.json").read_text())["context"]["cookiecutter"]
+    assert (context["scale_tier"], context["telemetry_backend"]) == ("small", "elastic")
+
+
+@pytest.mark.parametrize("arguments", ["scale_tier=medium cache=none", "scale_tier=2 cache=2"])
+def test_a_choice_is_given_by_its_name_or_its_number(template: Path, tmp_path: Path, arguments: str) -> None:
+    make_new(template, tmp_path, f"--no-input {arguments}")
+    context = json.loads((tmp_path / "order-service" / ".cruft.json").read_text())["context"]["cookiecutter"]
+    assert (context["scale_tier"], context["cache"]) == ("medium", "none")
 
 
 def test_what_was_given_is_not_asked(template: Path, tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ REFUSED = {
     "no thread": ("threads", 0, "_tiers.small.threads is 0: type a whole number from 1 to 1024"),
     "a list": ("replicas", [1], "_tiers.small.replicas is [1]"),
     "days with a unit": ("retention_days", "7d", '_tiers.small.retention_days is "7d", which is no whole number'),
-    "a ratio above one": ("trace_sample_ratio", 10, "_tiers.small.trace_sample_ratio is 10: type a number from 0 to 1"),
     "text over two lines": ("workers", "1\n2", '_tiers.small.workers is "1\\n2"'),
     "thresholds that are no table": ("thresholds", 1, "_tiers.small.thresholds.error_ratio is missing"),
 }
