@@ -1,4 +1,4 @@
-"""Removes what the chosen tier and options do not have, and says how to start.
+"""Removes what the chosen tier and options do not have, lets others read the rest, and says how to start.
 
 Cookiecutter and cruft render this file and run the copy in the new service's folder, cruft twice per update: it must be
 deterministic, offline and, under cruft, quiet.
@@ -6,6 +6,7 @@ deterministic, offline and, under cruft, quiet.
 
 import json
 import shutil
+import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,6 +90,18 @@ def remove_unchosen(chosen: set[str], features: Mapping[str, tuple[str, ...]], r
                 (root / parent).rmdir()
 
 
+def let_others_read(root: Path) -> None:
+    """Adds the read permissions that a template cloned under a strict umask lacks: an image runs as another user.
+
+    What is ten minutes older than the rest was there before, secrets perhaps, and stays as its owner left it.
+    """
+    modes = {path: path.stat() for path in (root, *root.rglob("*")) if not path.is_symlink()}
+    begun = max(mode.st_mtime for mode in modes.values()) - 600
+    for path, mode in modes.items():
+        if mode.st_mtime > begun:
+            path.chmod(stat.S_IMODE(mode.st_mode) | (0o755 if path.is_dir() else 0o644))
+
+
 def main() -> int:
     """Returns 1, after one line, if the table is wrong."""
     answers = json.loads(r"""<< cookiecutter | tojson >>""")
@@ -103,6 +116,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     remove_unchosen(chosen_features(answers), features, root)
+    let_others_read(root)
     if "_output_dir" in answers:  # Cookiecutter alone sets it: cruft and `make new` speak for themselves
         print(f"{answers['project_slug']} is ready. To start it:\n  cd {answers['project_slug']}\n  make install run")
     return 0

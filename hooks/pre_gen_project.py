@@ -4,10 +4,18 @@ Cookiecutter and cruft render this file and run the copy alone, so it imports no
 as it is and asks `refusal` about each answer. What an answer may hold is said here and nowhere else.
 """
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 whatever Python Cookiecutter runs on, runs this
+    sys.exit(
+        f"this template needs Python 3.11 or newer, and Cookiecutter runs on {sys.version_info[0]}."
+        f"{sys.version_info[1]}: `pipx install --python python3.13 cookiecutter` installs it for another"
+    )
+
+# isort: split
 import json
 import keyword
 import re
-import sys
 import unicodedata
 
 LONGEST_NAME = 200
@@ -195,7 +203,15 @@ def refusal(variable: str, value: object) -> str | None:
 
 def main() -> int:
     """Prints what is wrong with the answers that Cookiecutter rendered into this copy; 1 if anything is."""
-    answers = json.loads(r"""<< cookiecutter | tojson >>""")
+    rendered = r"""<< cookiecutter | tojson >>"""
+    if not rendered.startswith("{"):
+        print(
+            "this template needs Cookiecutter 2.6 or newer, and this one is older: `pipx install cookiecutter` brings "
+            "the newest; `make new` in a clone of the template needs none",
+            file=sys.stderr,
+        )
+        return 1
+    answers = json.loads(rendered)
     refusals = [line for variable, value in answers.items() if (line := refusal(variable, value))]
     refusals += tiers_refusal(answers.get("_tiers"))
     for line in refusals:

@@ -1,5 +1,6 @@
 """Answers that are refused, and the line that says what to type instead."""
 
+import ast
 import importlib.util
 import json
 import keyword
@@ -176,3 +177,45 @@ DERIVED = {
 @pytest.mark.parametrize("name", DERIVED, ids=DERIVED.values())
 def test_the_default_slug_is_one_that_is_accepted(name: str, service: Generate) -> None:
     assert service(project_name=name).name == DERIVED[name]
+
+
+# --- programs that are too old ---------------------------------------------------------------------------------------
+
+
+def hook_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str = "") -> str:
+    """The one line of the hook, run unrendered: a Cookiecutter that is too old knows no other marks than `{{ }}`."""
+    (tmp_path / "sitecustomize.py").write_text(change)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    said = run(sys.executable, ROOT / "hooks" / "pre_gen_project.py", cwd=tmp_path, check=False)
+    assert said.returncode == 1
+    (line,) = said.stderr.splitlines()
+    return line
+
+
+def test_a_cookiecutter_that_is_too_old_is_told_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = hook_says(tmp_path, monkeypatch)
+    assert said.startswith("this template needs Cookiecutter 2.6 or newer, and this one is older: `pipx install ")
+
+
+def test_a_python_that_is_too_old_for_the_hook_is_told_so_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = hook_says(tmp_path, monkeypatch, "import sys\nsys.version_info = (3, 9, 2, 'final', 0)\n")
+    assert said.startswith("this template needs Python 3.11 or newer, and Cookiecutter runs on 3.9: `pipx install ")
+    ast.parse((ROOT / "hooks" / "pre_gen_project.py").read_text(), feature_version=(3, 8))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("version", ["1.7.3", "2.1.1", "2.5.0"])
+def test_an_old_cookiecutter_says_which_it_should_be_and_leaves_nothing(
+    template: Path, tmp_path: Path, version: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    packages = ["--python", sys.executable, "--from", f"cookiecutter=={version}", "--with", "setuptools<80"]
+    uvx = Path(sys.executable).parent / "uvx"
+    said = run(uvx, "--quiet", *packages, "cookiecutter", "--no-input", template, cwd=out, check=False)
+    (line,) = said.stderr.splitlines()
+    assert said.returncode == 1
+    assert line.startswith("this template needs Cookiecutter 2.6 or newer")
+    assert not list(out.iterdir())

@@ -1,7 +1,9 @@
 """What is generated: exactly the files of the tier and the options, each valid, none with a trace of the template."""
 
 import json
+import os
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,32 @@ def test_no_private_address_and_no_package_index_is_named(service: Generate) -> 
     for tier in TIERS:
         for name, content in tree(service(scale_tier=tier)).items():
             assert not [word for word in words if word.encode() in content], name
+
+
+# --- permissions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("umask", ["077", "027"])
+def test_a_strict_umask_keeps_no_file_from_the_images_user(template: Path, tmp_path: Path, umask: str) -> None:
+    clone = f"umask {umask} && git clone --quiet '{template}' clone"
+    generate = f"'{sys.executable}' -m cookiecutter --no-input --output-dir out clone"
+    run("sh", "-c", f"{clone} && {generate}", cwd=tmp_path)
+    assert (tmp_path / "clone" / "README.md").stat().st_mode & 0o004 == 0
+    made = tmp_path / "out" / "order-service"
+    for path in (made, *made.rglob("*")):
+        needed = 0o755 if path.is_dir() else 0o644
+        assert path.stat().st_mode & 0o777 & needed == needed, path
+
+
+def test_a_secret_that_was_there_before_stays_its_owners_alone(template: Path, tmp_path: Path) -> None:
+    made = generate_with_cookiecutter(template, tmp_path)
+    secret = made / "monitoring" / "alertmanager" / "secrets" / "smtp_password"
+    secret.write_text("hunter2")
+    secret.chmod(0o600)
+    os.utime(secret, (0, 0))
+    again = ["--no-input", "--overwrite-if-exists", "--output-dir", str(tmp_path)]
+    run(sys.executable, "-m", "cookiecutter", *again, template, cwd=tmp_path)
+    assert secret.stat().st_mode & 0o777 == 0o600
 
 
 # --- pins ------------------------------------------------------------------------------------------------------------
