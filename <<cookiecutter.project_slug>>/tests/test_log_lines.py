@@ -7,6 +7,8 @@ import json
 import logging
 import math
 import os
+import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +34,7 @@ from <<cookiecutter.__package>>.observability import (
 )
 from <<cookiecutter.__package>>.observability.encoding import RESERVED
 from <<cookiecutter.__package>>.observability.logging import Lines
-from <<cookiecutter.__package>>.settings import SLOW_REQUEST_SECONDS
+from <<cookiecutter.__package>>.settings import SLOW_REQUEST_SECONDS, Settings
 
 from .conftest import MakeService
 from .support import SCHEMA, Line, Service, parsed, validate_line
@@ -441,6 +443,92 @@ def test_the_console_shows_no_forged_line(make_service: MakeService, text: str) 
     assert not any(
         ord(character) < 32 or ord(character) == 127 for character in shown if character != "\n"
     )
+
+
+def test_the_console_shows_a_request_as_one_short_line(make_service: MakeService) -> None:
+    service = make_service(log_format="console", app_revision="4f1c", otel_service_name="till")
+
+    @service.app.post("/parcels/<int:number>")
+    def parcel(number: int) -> tuple[str, int]:
+        identify_user("u-1")
+        return "", 201
+
+    service.client.post("/parcels/7")
+    (line,) = service.written().splitlines()
+    wanted = r"\d\d:\d\d:\d\d POST /parcels/7 201 \d+ ms user_id=u-1 request_id=[0-9a-f]{32}"
+    assert re.fullmatch(wanted, line)
+
+
+def test_the_console_says_what_was_slow_and_where_it_failed(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service(log_format="console")
+    now = [100.0]
+    monkeypatch.setattr(middleware, "perf_counter", lambda: now[0])
+
+    @service.app.get("/fails")
+    def fails() -> str:
+        now[0] += SLOW_REQUEST_SECONDS * 1.01
+        raise RuntimeError("boom")
+
+    service.client.get("/fails", headers={"X-Request-ID": "r-1"})
+    failed, *traceback, request = service.written().splitlines()
+    assert failed.endswith(" ERROR observability.errors: request failed request_id=r-1")
+    assert traceback[0] == "Traceback (most recent call last):"
+    assert traceback[-1] == "RuntimeError: boom"
+    wanted = r"\S+ GET /fails 500 \d+ ms slow in fails, test_log_lines\.py:\d+ request_id=r-1"
+    assert re.fullmatch(wanted, request)
+
+
+def test_the_console_shows_whose_line_it_is_where_it_is_not_the_requests(
+    make_service: MakeService,
+) -> None:
+    service = make_service(log_format="console")
+
+    @service.app.get("/sends")
+    def sends() -> str:
+        log.info("parcel sent", parcel_id=7, note="to the north", sizes=[1, 2])
+        logging.getLogger("a.library").warning("odd")
+        return ""
+
+    service.client.get("/sends")
+    ours, theirs, request = [line[9:] for line in service.written().splitlines()]
+    request_id = request.partition("request_id=")[2]
+    fields = 'parcel_id=7 note="to the north" sizes=[1,2]'
+    assert ours == f"INFO {__name__}: parcel sent {fields} request_id={request_id[:8]}…"
+    assert theirs == f"WARNING a.library: odd request_id={request_id[:8]}…"
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_the_development_servers_own_lines_are_shown(
+    make_service: MakeService, log_format: str
+) -> None:
+    service = make_service(log_format=log_format)
+    werkzeug = logging.getLogger("werkzeug")
+    werkzeug.info("\x1b[31mWARNING: for development\x1b[0m\n * Running on http://127.0.0.1:8000")
+    werkzeug.warning(" * Debugger is active!")
+    werkzeug.info(" * Debugger PIN: %s", "123-456-789")
+    werkzeug.info('127.0.0.1 - - [31/Jan/2026 09:26:53] "%s" %s %s', "GET / HTTP/1.1", 200, "-")
+    werkzeug.info(" * Detected change in '/srv/app.py', reloading")
+    shown = service.written()
+    for text in ("Running on http://127.0.0.1:8000", "active", "PIN 123-456-789", "/srv/app.py"):
+        assert text in shown
+    assert shown.count("\n") == 4
+
+
+@pytest.mark.parametrize("colors", [True, False])
+def test_the_console_is_coloured_on_a_terminal_alone(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, colors: bool
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    if not colors:
+        monkeypatch.setenv("NO_COLOR", "1")
+    made = Lines(Settings(_env_file=None, log_format="console"), None, None)
+    shown = made.encode(made.common_fields(time.time(), logging.INFO, "hello", "shop", None))
+    assert (b"\x1b[32mINFO\x1b[0m" in shown) is colors
+    in_a_file = make_service(log_format="console")
+    log.info("m")
+    assert "\x1b" not in in_a_file.written()
 
 
 def test_the_console_shows_a_traceback(make_service: MakeService) -> None:

@@ -82,13 +82,16 @@ class Output:
     """The reading end of a program's pipe. Holding it still is a log reader that stalls."""
 
     def __init__(self, *, reading: bool = True) -> None:
-        self._read, self.write_end = os.pipe()
+        self._read, self.write_end = self._open()
         self._may_read = threading.Event()
         if reading:
             self._may_read.set()
         self._chunks: list[bytes] = []
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
+
+    def _open(self) -> tuple[int, int]:
+        return os.pipe()
 
     def _follow(self) -> None:
         while True:

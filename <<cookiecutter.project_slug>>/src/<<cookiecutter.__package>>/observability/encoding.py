@@ -1,14 +1,14 @@
 """How a line looks: JSON for machines, text in colour for a person at a terminal."""
 
 import json
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import lru_cache
 
 import orjson
-import structlog
 
+from ..settings import SLOW_REQUEST_SECONDS
 from .identity import Identity
 from .redaction import scrub_short_text
 
@@ -64,7 +64,7 @@ def encode(line: Fields) -> bytes:
     return text
 
 
-def _json(line: Fields) -> bytes:
+def _json(line: object) -> bytes:
     try:
         return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:  # lone surrogates, of which json makes question marks here
@@ -93,28 +93,60 @@ def _to_the_second(moment: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
 
 
-_HIDDEN = frozenset({"service", "environment", "version", "revision", "logger", "module"})
+# The rest of what the console does not show as a field, or at all.
+_NOT_FIELDS = RESERVED - {"user_id"}
+_PACKAGE = f"{__name__.partition('.')[0]}."
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
 _CONTROL_IN_LINES = {code: text for code, text in _CONTROL.items() if code not in (9, 10)}
+_GREEN, _CYAN, _YELLOW, _RED, _DIM = "32", "36", "33", "31", "2"
+_COLORS = {"DEBUG": _DIM, "INFO": _GREEN, "WARNING": _YELLOW, 3: _CYAN, 4: _YELLOW, 5: _RED}
 
 
 class Console:
-    """Lines for a person at a terminal: coloured, one event a line, tracebacks below."""
+    """Lines for a person at a terminal: one event a line, its ids at the end, tracebacks below."""
 
-    def __init__(self) -> None:
-        colors = bool(sys.stdout and sys.stdout.isatty())
-        self._render = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=24)
+    def __init__(self, *, colors: bool) -> None:
+        self._colors = colors
 
     def __call__(self, line: Fields) -> bytes:
-        shown = {
-            name.translate(_CONTROL): value.translate(_CONTROL) if isinstance(value, str) else value
-            for name, value in line.items()
-            if name not in _HIDDEN
-        }
-        exception = shown.pop("exception", None)
-        shown["event"] = shown.pop("message")
-        shown["level"] = str(shown["level"]).lower()
-        text = str(self._render(None, "", shown))
-        if isinstance(exception, Mapping):
-            text += f"\n{str(exception['stacktrace']).translate(_CONTROL_IN_LINES)}"
+        moment = datetime.fromisoformat(str(line["timestamp"])).astimezone()
+        is_request = "duration_ms" in line
+        words = [
+            self._colored(f"{moment:%H:%M:%S}", _DIM),
+            *(self._request(line) if is_request else self._message(line)),
+            *(_field(name, value) for name, value in line.items() if name not in _NOT_FIELDS),
+        ]
+        for name in ("request_id", "trace_id"):
+            if name in line:
+                text = str(line[name])
+                short = text if is_request or len(text) <= 12 else f"{text[:8]}…"
+                words.append(self._colored(f"{name}={short}", _DIM))
+        text = " ".join(words)
+        if isinstance(exception := line.get("exception"), Mapping):
+            text += f"\n{str(exception['stacktrace']).rstrip().translate(_CONTROL_IN_LINES)}"
         return text.encode(errors="backslashreplace") + b"\n"
+
+    def _request(self, line: Fields) -> Iterator[str]:
+        status, milliseconds = int(str(line["status_code"])), float(str(line["duration_ms"]))
+        yield f"{line['method']} {line['path']}".translate(_CONTROL)
+        yield self._colored(str(status), _COLORS.get(status // 100, _GREEN))
+        yield f"{milliseconds:.0f} ms"
+        if milliseconds >= SLOW_REQUEST_SECONDS * 1000:
+            yield self._colored("slow", _YELLOW)
+        if "function" in line:
+            yield self._colored(f"in {line['function']}, {line['module']}.py:{line['line']}", _RED)
+
+    def _message(self, line: Fields) -> Iterator[str]:
+        level = str(line["level"])
+        yield self._colored(level, _COLORS.get(level, _RED))
+        yield f"{str(line['logger']).removeprefix(_PACKAGE)}: {line['message']}".translate(_CONTROL)
+
+    def _colored(self, text: str, color: str) -> str:
+        text = text.translate(_CONTROL)
+        return f"\x1b[{color}m{text}\x1b[0m" if self._colors else text
+
+
+def _field(name: str, value: object) -> str:
+    plain = isinstance(value, str) and value and not set(value) & set(" \"'=")
+    text = str(value) if plain else _json(value).decode().rstrip()
+    return f"{name}={text}".translate(_CONTROL)

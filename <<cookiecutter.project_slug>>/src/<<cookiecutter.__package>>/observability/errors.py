@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from io import StringIO
 from typing import Any
 
 from flask import Flask, has_request_context, request
@@ -50,6 +51,9 @@ def _note_failures(app: Flask) -> None:
             identity.failure = error
             # Where the exception reaches the server, Flask has forgotten the request by then.
             identity.take_route(request)
+        if "werkzeug.debug.preserve_context" in request.environ:
+            # The debugger writes the traceback there, which is in the log.
+            request.environ["wsgi.errors"] = StringIO()
         return handle(error)
 
     app.handle_user_exception = noting  # type: ignore[assignment, method-assign]

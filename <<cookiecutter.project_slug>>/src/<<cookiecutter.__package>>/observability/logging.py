@@ -5,6 +5,7 @@ The schema stands beside this module in log_line.schema.json.
 
 import atexit
 import logging
+import os
 import sys
 import time
 import traceback
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partialmethod
 from typing import Any, Self, TypeVar
 
+import click
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
@@ -39,7 +41,7 @@ SAY_LOST_SECONDS = 60.0
 T = TypeVar("T")
 
 # Lines that tell what another line tells already, or nothing.
-_QUIETER = {"werkzeug": "WARNING", "urllib3": "WARNING", "alembic.runtime.plugins": "WARNING"}
+_QUIETER = {"urllib3": "WARNING", "alembic.runtime.plugins": "WARNING"}
 _OF_A_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -51,7 +53,10 @@ class Lines(logging.Handler):
     ) -> None:
         super().__init__()
         self._resource = settings.resource
-        self.encode = encode if settings.log_format == "json" else Console()
+        on_terminal = settings.log_file is None and sys.stdout and sys.stdout.isatty()
+        # Without colours: https://no-color.org.
+        colors = bool(on_terminal and not os.environ.get("NO_COLOR"))
+        self.encode = encode if settings.log_format == "json" else Console(colors=colors)
         self.report: Callable[[logging.LogRecord], None] | None = None
         """Hears of each record at ERROR or above that has an exception."""
         self.lost = 0
@@ -213,13 +218,26 @@ def init_logging(
             handler.end()
     lines = Lines(settings, registry, losses)
     send_lines_to(lines, settings.log_level)
-    for name, level in {**_QUIETER, **settings.log_levels}.items():
+    own_logger("werkzeug").addFilter(_of_the_server_itself)
+    # Without a level werkzeug would give its logger INFO.
+    levels = {"werkzeug": settings.log_level, **_QUIETER, **settings.log_levels}
+    for name, level in levels.items():
         own_logger(name).setLevel(level)
     logging.captureWarnings(True)
     logging.raiseExceptions = False
     # For whoever asks structlog itself for a logger.
     structlog.configure(wrapper_class=ServiceLogger, logger_factory=own_logger)
     return lines
+
+
+def _of_the_server_itself(record: logging.LogRecord) -> bool:
+    """What werkzeug's server says of itself, as one line; each request has a line of ours."""
+    if record.levelno > logging.INFO:
+        return True
+    *_, text = click.unstyle(record.getMessage()).splitlines()
+    # With its colon the debugger's PIN would be taken for a secret.
+    record.msg, record.args = text.strip(" *").replace("PIN:", "PIN"), ()
+    return " - - [" not in text
 
 
 def _callers_fields(record: logging.LogRecord, line: Fields) -> Fields:
