@@ -156,7 +156,7 @@ class Program:
                 start_new_session=True,
             )
         finally:
-            for side, descriptor in ((stdout, out), (stderr, err)):
+            for side, descriptor in {stdout: out, stderr: err}.items():  # they may be one
                 if isinstance(side, Output):
                     side.handed_over()
                 elif isinstance(side, Path):

@@ -50,7 +50,7 @@ def request_fields(request: Identity) -> Fields:
 
 
 def encode(line: Fields) -> bytes:
-    """One line, newline included, of at most 16 KiB; longer values are cut, said by `truncated`."""
+    """One line, newline included, of at most 16 KiB; `truncated` marks one that was cut."""
     text = _json(line)
     for longest in (8192, 2048, 512, 128, 32):
         if len(text) <= LONGEST_LINE:

@@ -1,8 +1,8 @@
 """Errors: every failure reaches the log once, and Sentry once where SENTRY_DSN is set.
 
-The log is the road: whatever is logged with an exception at ERROR or above is reported, whether
-Flask, a feature, a thread or a command logged it. sentry-sdk's own integrations stay off: they
-patch what they find and copy scopes at every request.
+Whatever is logged with an exception at ERROR or above is reported, whether Flask, a feature, a
+thread or a command logged it. sentry-sdk's own integrations stay off: they patch what they find and
+copy scopes at every request.
 """
 
 import atexit
@@ -71,15 +71,15 @@ def _log_once(failure: Any) -> None:
     identity = current_identity()
     if identity is None or identity.logged_failure is not failure:
         # All three, as logging takes an exception that is false for none.
-        told = (type(failure), failure, failure.__traceback__)
-        _log.error("request failed", exc_info=told)
+        exc_info = (type(failure), failure, failure.__traceback__)
+        _log.error("request failed", exc_info=exc_info)
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
     if not isinstance(failed.exc_value, SystemExit):
         name = failed.thread.name if failed.thread else None
-        told: Any = failed[:3]
-        _log.error("thread failed", exc_info=told, extra={"thread_name": name})
+        exc_info: Any = failed[:3]
+        _log.error("thread failed", exc_info=exc_info, extra={"thread_name": name})
 
 
 def _process_failed(kind: type[BaseException], error: BaseException, stack: Any) -> None:
@@ -112,7 +112,7 @@ def _init_sentry(dsn: str, settings: Settings, losses: Losses) -> None:
         dist=settings.app_revision,
         sample_rate=settings.sentry_sample_rate,
         default_integrations=False,
-        # Local variables hold what cannot be told from a secret.
+        # Local variables hold what cannot be distinguished from secrets.
         include_local_variables=False,
         before_send=_scrubbed,
         transport=CountingTransport,

@@ -32,7 +32,7 @@ class Identity:
     user_id: str | None = None
     failure: BaseException | None = None
     logged_failure: BaseException | None = None
-    security_event_told = False
+    security_event_recorded = False
     started = 0.0
     seconds = 0.0
     status = 0

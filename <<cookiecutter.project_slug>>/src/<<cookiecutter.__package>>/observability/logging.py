@@ -35,12 +35,12 @@ from .loggers import own_logger, root, send_lines_to
 from .losses import Losses
 from .redaction import described, scrub, scrub_short_text, scrub_text
 
-SAY_LOST_SECONDS = 60.0
-"""At most so often a line tells how many were lost."""
+REPORT_LOST_SECONDS = 60.0
+"""Seconds between two lines that report how many were lost."""
 
 T = TypeVar("T")
 
-# Lines that tell what another line tells already, or nothing.
+# Their INFO lines repeat other lines, or report nothing.
 _QUIETER = {"urllib3": "WARNING", "alembic.runtime.plugins": "WARNING"}
 _OF_A_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -58,16 +58,16 @@ class Lines(logging.Handler):
         colors = bool(on_terminal and not os.environ.get("NO_COLOR"))
         self.encode = encode if settings.log_format == "json" else Console(colors=colors)
         self.report: Callable[[logging.LogRecord], None] | None = None
-        """Hears of each record at ERROR or above that has an exception."""
+        """Called with each record at ERROR or above that has an exception."""
         self.lost = 0
-        """Lines that could not be written, since that was last said."""
-        self._say_after = 0.0
+        """Lines that could not be written since the last report of that."""
+        self._report_after = 0.0
         self._losses = losses
         self._writer = LineWriter(
             sys.__stdout__.fileno() if sys.__stdout__ else 1,
             settings.log_file,
             lose=self.lose,
-            flows=self._say_lost,
+            flows=self._report_lost,
         )
         if losses:
             losses.expect("logs", "stalled", "unwritable")
@@ -119,9 +119,9 @@ class Lines(logging.Handler):
         self.flush()
         self._writer.close()
 
-    def _say_lost(self) -> None:
-        if self.lost and time.monotonic() >= self._say_after:
-            self._say_after = time.monotonic() + SAY_LOST_SECONDS
+    def _report_lost(self) -> None:
+        if self.lost and time.monotonic() >= self._report_after:
+            self._report_after = time.monotonic() + REPORT_LOST_SECONDS
             lost, self.lost = self.lost, 0
             logging.getLogger(__name__).warning("log lines lost", extra={"lost": lost})
 
@@ -184,8 +184,8 @@ class ServiceLogger(structlog.BoundLoggerBase):
         if self._logger.isEnabledFor(level):
             if isinstance(exc_info, BaseException):  # which may be false
                 exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
-            told = {"fields": {**self._context, **fields}}
-            self._logger.log(level, message, *args, exc_info=exc_info, stacklevel=2, extra=told)
+            extra = {"fields": {**self._context, **fields}}
+            self._logger.log(level, message, *args, exc_info=exc_info, stacklevel=2, extra=extra)
 
     def __getattr__(self, name: str) -> Any:
         """What else the standard library's logger has: `name`, `isEnabledFor`, `setLevel`."""
@@ -225,13 +225,13 @@ def init_logging(
         own_logger(name).setLevel(level)
     logging.captureWarnings(True)
     logging.raiseExceptions = False
-    # For whoever asks structlog itself for a logger.
+    # For loggers that are made by structlog itself.
     structlog.configure(wrapper_class=ServiceLogger, logger_factory=own_logger)
     return lines
 
 
 def _of_the_server_itself(record: logging.LogRecord) -> bool:
-    """What werkzeug's server says of itself, as one line; each request has a line of ours."""
+    """Pass what werkzeug's server reports of itself, as one line; requests have lines of ours."""
     if record.levelno > logging.INFO:
         return True
     *_, text = click.unstyle(record.getMessage()).splitlines()

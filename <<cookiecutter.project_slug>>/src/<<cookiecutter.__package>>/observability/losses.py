@@ -1,11 +1,11 @@
-"""Telemetry that could not be delivered: counted always, said once in a while."""
+"""Telemetry that could not be delivered: always counted, logged once an hour for each reason."""
 
 import logging
 import time
 
 from prometheus_client import CollectorRegistry, Counter
 
-_SAY_AGAIN_SECONDS = 3600
+_LOG_AGAIN_SECONDS = 3600
 
 
 class Losses:
@@ -18,7 +18,7 @@ class Losses:
             ["signal", "reason"],
             registry=registry,
         )
-        self._said: dict[tuple[str, str], float] = {}
+        self._logged: dict[tuple[str, str], float] = {}
 
     def expect(self, signal: str, *reasons: str) -> None:
         """Make the series of losses that may come, so that the first one is seen as a rise."""
@@ -29,10 +29,10 @@ class Losses:
         """Count a loss; the first of its kind in an hour is also logged."""
         self._counter.labels(signal, reason).inc(quantity)
         now = time.monotonic()
-        # A log line about lost log lines would be lost as well: those are told when lines flow.
-        if signal == "logs" or now < self._said.get((signal, reason), 0):
+        # A log line about lost log lines would be lost as well: those are reported when lines flow.
+        if signal == "logs" or now < self._logged.get((signal, reason), 0):
             return
-        self._said[signal, reason] = now + _SAY_AGAIN_SECONDS
+        self._logged[signal, reason] = now + _LOG_AGAIN_SECONDS
         logging.getLogger(__name__).warning(
             "telemetry lost", extra={"signal": signal, "reason": reason}
         )

@@ -43,7 +43,7 @@ def record_security_event(event: str, /, **fields: object) -> None:
     so that no caller can make a series.
     """
     if identity := current_identity():
-        identity.security_event_told = True
+        identity.security_event_recorded = True
     events: SecurityEvents = current_app.extensions["security_events"]
     events.record(event, fields)
 
@@ -62,13 +62,13 @@ class SecurityEvents:
         self, event: str, fields: dict[str, object], request: Identity | None = None
     ) -> None:
         self._counter.labels(event if event in _known else "_OTHER").inc()
-        told = {"fields": {**fields, "event_name": event}, "request": request}
-        _log.warning("security event", extra=told)
+        extra = {"fields": {**fields, "event_name": event}, "request": request}
+        _log.warning("security event", extra=extra)
 
     def request_ended(self, request: Identity) -> None:
-        """What a request's answer alone tells."""
+        """Record the event that the status of a request's answer stands for."""
         event = OF_STATUS.get(request.status)
-        if event is None or request.security_event_told:
+        if event is None or request.security_event_recorded:
             return
         if request.status == 404 and not self._is_scan(request.remote_address or ""):
             return

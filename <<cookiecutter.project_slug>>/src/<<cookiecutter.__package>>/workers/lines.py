@@ -37,7 +37,7 @@ _writing = threading.Lock()
 class LineWriter:
     """Writes to a descriptor, or to a file that may be rotated away under it.
 
-    `lose(reason, count)` hears of the lines that are lost, `flows()` when all that waited is
+    `lose(reason, count)` is called for lines that are lost, `flows()` when all that waited is
     written.
     """
 
@@ -117,7 +117,7 @@ class LineWriter:
                 if not at_once:
                     wake.get(timeout=GATHER_SECONDS)
             self._awake = False
-            with suppress(Exception):  # the thread lives on, whatever its owner's account says
+            with suppress(Exception):  # the thread lives on where `lose` or `flows` fails
                 self._write_waiting()
 
     def _write_waiting(self) -> None:
