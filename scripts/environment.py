@@ -16,6 +16,7 @@ if sys.version_info < (3, 11):
 import fcntl
 import hashlib
 import importlib.util
+import os
 import shutil
 import subprocess
 import tomllib
@@ -54,7 +55,9 @@ def ensure(group: str) -> Path:
                 install(group, folder)
                 (folder / "recipe").write_text(recipe)
     except OSError as error:
-        raise InstallError(f"{folder} cannot be made: {error}") from error
+        raise InstallError(
+            f"{folder} cannot be made: {error.strerror}: copy or clone the template into a folder of yours"
+        ) from error
     return python
 
 
@@ -97,8 +100,11 @@ def install(group: str, folder: Path) -> None:
 def run(group: str, command: list[str]) -> None:
     """Runs an installer; what it says goes into a log, which is named if it fails."""
     log = CACHE / f"{group}.log"
+    surroundings = {**os.environ, "PIP_USER": "0"}  # a pip that its owner set to install for the user refuses a venv
     with log.open("wb") as output:
-        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+        code = subprocess.run(
+            command, env=surroundings, stdout=output, stderr=subprocess.STDOUT, check=False
+        ).returncode
     if code:
         said = log.read_text(errors="replace").strip().splitlines() or ["nothing was said"]
         last = next((line for line in reversed(said) if "error" in line.lower()), said[-1])

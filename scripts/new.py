@@ -287,6 +287,10 @@ class Link:
         the checkout's own path.
         """
         path = str(TEMPLATE)
+        if is_distrusted():
+            trust = f"git config --global --add safe.directory {shlex.quote(path)}"
+            how = f"run `{trust}`, then `cruft link {shlex.quote(path)}` in it, and give the same answers"
+            return cls(path, "", why_not="git does not trust this checkout, which another user owns", how=how)
         if not is_checkout():
             how = "run `cruft link` in it with the template's address, and give the same answers"
             return cls(path, "", why_not="this template is no git checkout", how=how)
@@ -306,16 +310,26 @@ def is_checkout() -> bool:
     return bool(root) and Path(root).resolve() == TEMPLATE
 
 
+def is_distrusted() -> bool:
+    """Whether git refuses to look at the template because another user owns it."""
+    complaint = ask_git("rev-parse").stderr
+    return b"dubious ownership" in complaint or b"unsafe repository" in complaint  # the latter is git 2.35's
+
+
 def git(*arguments: str) -> str:
     """What git answers about the template; nothing where it fails or is not installed."""
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(TEMPLATE), *arguments], env=surroundings, capture_output=True, check=False
-        )
-    except OSError:
-        return ""
+    answer = ask_git(*arguments)
     return os.fsdecode(answer.stdout).strip() if answer.returncode == 0 else ""
+
+
+def ask_git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs git on the template, in English; a git that is not installed fails without a word."""
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(TEMPLATE), *arguments]
+    try:
+        return subprocess.run(command, env={**surroundings, "LC_ALL": "C"}, capture_output=True, check=False)
+    except OSError:
+        return subprocess.CompletedProcess(command, 127, b"", b"")
 
 
 def public(address: str) -> str:

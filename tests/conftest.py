@@ -24,6 +24,8 @@ def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     for role in ("AUTHOR", "COMMITTER"):
         patch.setenv(f"GIT_{role}_NAME", "A. Owner")
         patch.setenv(f"GIT_{role}_EMAIL", "owner@example.com")
+    for name in ("no_proxy", "NO_PROXY"):
+        patch.setenv(name, "127.0.0.1,localhost", prepend=",")  # what tests start is on this machine
     for name in ("ARGS", "OUT", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "GIT_DIR", "GIT_WORK_TREE"):
         patch.delenv(name, raising=False)
     yield

@@ -330,6 +330,38 @@ def test_a_folder_inside_somebody_elses_checkout_is_none(own_template: Path, tmp
     assert "no git checkout" in said.stdout
 
 
+def test_a_worktree_of_the_template_is_linked_like_a_clone(own_template: Path, tmp_path: Path) -> None:
+    tree_of_it = tmp_path / "worktree"
+    run("git", "worktree", "add", "--quiet", "-b", "mine", tree_of_it, cwd=own_template)
+    (tree_of_it / ".cache").symlink_to(ROOT / ".cache")
+    said = make_new(tree_of_it, tmp_path / "out")
+    assert ".cruft.json" not in said.stdout
+    service = tmp_path / "out" / "order-service"
+    assert json.loads((service / ".cruft.json").read_text())["template"] == str(tree_of_it)
+    (tree_of_it / SERVICE / "NEWS.md").write_text("News.\n")
+    commit(tree_of_it)
+    commit(service)
+    run(sys.executable, "-m", "cruft", "update", "-y", cwd=service)
+    assert (service / "NEWS.md").read_text() == "News.\n"
+
+
+def test_a_checkout_that_another_user_owns_is_generated_and_says_how_git_comes_to_trust_it(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = tmp_path / "bin" / "git"
+    git.parent.mkdir()
+    git.write_text(f'#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {shutil.which("git")} "$@"\n')
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{git.parent}:{os.environ['PATH']}")
+    said = make_new(template, tmp_path / "out")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines()[0] == (
+        "order-service has no .cruft.json, because git does not trust this checkout, which another user owns; to link "
+        f"it later: run `git config --global --add safe.directory {template}`, then `cruft link {template}` in it, and "
+        "give the same answers"
+    )
+
+
 def test_caches_that_tools_leave_in_the_template_are_not_generated(own_template: Path, tmp_path: Path) -> None:
     litter = own_template / SERVICE / "src" / "__pycache__" / "old.pyc"
     litter.parent.mkdir(parents=True)
@@ -452,6 +484,28 @@ def test_a_python_that_is_too_old_says_so_in_one_line(
     assert "is 3.9; name another with PYTHON=" in said
 
 
+def test_another_python_is_named_where_python3_is_too_old(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.version_info = (3, 9, 18, 'final', 0)\n")
+    old = tmp_path / "bin" / "python3"
+    old.parent.mkdir()
+    old.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old.parent}:{os.environ['PATH']}")
+    assert "this needs Python 3.11 or newer" in refusal_of(make_new(template, tmp_path / "out"))
+    another = f"PYTHON={sys._base_executable}"  # type: ignore[attr-defined]
+    run("make", "new", another, f"OUT={tmp_path}/out", "ARGS=--no-input", cwd=template)
+    assert (tmp_path / "out" / "order-service" / "pyproject.toml").is_file()
+
+
+def test_a_template_that_cannot_be_written_to_says_so_in_one_line(fresh: Path, tmp_path: Path) -> None:
+    (fresh / ".cache").write_text("a file, in which root cannot make a folder either")
+    said = refusal_of(make_new(fresh, tmp_path / "out"))
+    assert said.startswith(f"{fresh}/.cache/new cannot be made: ")
+    assert said.endswith(": copy or clone the template into a folder of yours")
+
+
 @pytest.mark.parametrize("script", ["environment", "new"])
 def test_an_old_python_reads_the_scripts_far_enough_to_say_so(script: str) -> None:
     source = (ROOT / "scripts" / f"{script}.py").read_text()
@@ -489,6 +543,40 @@ def test_with_only_python_and_make_the_first_run_ends_with_a_service(
     again = make_new(fresh, tmp_path / "again")
     assert "Installing" in said.stderr
     assert "Installing" not in again.stderr
+
+
+@pytest.mark.real
+def test_a_pip_that_is_set_to_install_for_the_user_or_in_environments_only_installs_here(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_python(tmp_path, monkeypatch, "")
+    settings = tmp_path / "pip.conf"
+    settings.write_text("[global]\nrequire-virtualenv = true\n[install]\nuser = true\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))
+    monkeypatch.setenv("PIP_REQUIRE_VIRTUALENV", "1")
+    monkeypatch.setenv("PIP_USER", "1")
+    said = make_new(fresh, tmp_path / "out")
+    assert said.returncode == 0, said.stderr
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("change", ["the folder was moved", "the interpreter was removed"])
+def test_an_environment_that_cannot_work_any_more_is_made_again(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    with_python(tmp_path, monkeypatch, "")
+    (tmp_path / "bin" / "uv").symlink_to(Path(sys.executable).parent / "uv")
+    make_new(fresh, tmp_path / "before")
+    if "folder" in change:
+        fresh = fresh.rename(tmp_path / "moved")
+    else:
+        python = fresh / ".cache" / "new" / "bin" / "python"
+        python.unlink()
+        python.symlink_to(tmp_path / "removed")
+    said = make_new(fresh, tmp_path / "after")
+    assert said.returncode == 0, said.stderr
+    assert "Installing" in said.stderr
+    assert (tmp_path / "after" / "order-service" / "pyproject.toml").is_file()
 
 
 @pytest.mark.real
