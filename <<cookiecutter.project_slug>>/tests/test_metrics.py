@@ -1,7 +1,7 @@
 """Metrics: the golden signals of every route, under names and labels that no caller can add to."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -102,6 +102,16 @@ def test_a_request_is_in_progress_until_the_last_piece_of_its_answer(shop: Servi
     for path in ("/parcels/1", "/fails", "/no/such/page", "/health/live"):
         shop.client.get(path)
         assert in_progress() == 0, path
+
+
+def test_an_answer_whose_header_the_server_refuses_is_a_failure(shop: Service) -> None:
+    def server(status: str, headers: list[tuple[str, str]], *_: object) -> Callable[..., None]:
+        raise ValueError("invalid header")
+
+    with pytest.raises(ValueError, match="invalid header"):
+        shop.app.wsgi_app(create_environ("/parcels/1"), server)
+    assert requests_counted(shop) == {("GET", "/parcels/<int:number>", "500"): 1}
+    assert shop.line("request failed")["exception"]["message"] == "invalid header"
 
 
 class Unreadable:

@@ -197,3 +197,12 @@ def test_an_event_names_the_user(service: Service) -> None:
 
     service.client.get("/admin")
     assert service.line("security event")["user_id"] == "u-1"
+
+
+def test_a_request_that_the_server_refuses_is_an_event(service: Service) -> None:
+    service.app.extensions["security_events"].request_refused(431, "192.0.2.1")
+    assert counted(service) == {"input_validation_fail": 1}
+    line = service.line("security event")
+    assert (line["event_name"], line["route"]) == ("input_validation_fail", "<refused>")
+    assert (line["status_code"], line["client_ip"]) == (431, "192.0.2.1")
+    assert not service.series("http_request_duration_seconds_count")

@@ -197,6 +197,37 @@ def _new(before: int, after: int) -> str:
     return f"{before} series became {after}"
 
 
+def test_what_gunicorn_refuses_itself_is_counted(small: Service) -> None:
+    """As events that a panel and a rule show, not as requests, whose latency and errors they would hide."""
+    refused = {
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n": 400,
+        b"GET / HTTP/1.1\r\nbad header: x\r\n\r\n": 400,
+        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n": 414,
+        b"GET / HTTP/1.1\r\nx: " + b"a" * 9000 + b"\r\n\r\n": 431,
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: x\r\n\r\n": 501,
+    }
+    with small.serving(LOG_CLIENT_IP="truncated") as service:
+        for data, status in refused.items():
+            assert _status(service.port, data) == status, data[:50]
+        for status in set(refused.values()):
+            line = service.logged(event_name="input_validation_fail", route="<refused>", status_code=status)
+            assert line["client_ip"] == "127.0.0.0"
+        scrape = service.scrape()
+        assert scrape.total("security_events_total", event="input_validation_fail") == len(refused)
+        assert counted(scrape) == 0
+        assert "127.0.0.1" not in service.output.text(), "LOG_CLIENT_IP holds for gunicorn's own lines, too"
+        assert not service.lines(level="ERROR")
+
+
+def test_an_answer_that_gunicorn_refuses_is_a_failure_of_ours(small: Service) -> None:
+    """Counted with the status that was sent, and logged."""
+    with small.serving() as service:
+        assert service.get("/stage/bad-header").status == 500
+        assert service.logged(message="request failed")["exception"]["type"].endswith(".InvalidResponseHeader")
+        assert counted(service.scrape(), route="/stage/bad-header", status="500") == 1
+        assert not service.lines(event_name="input_validation_fail")
+
+
 def test_the_metrics_port_cannot_be_broken_from_outside(small: Service) -> None:
     """`name[]`, other methods and nonsense are answered; the next scrape is whole."""
     with small.serving() as service:

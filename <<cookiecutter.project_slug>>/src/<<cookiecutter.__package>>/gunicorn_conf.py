@@ -7,11 +7,13 @@ master itself holds (settings, this file's imports) changes with a restart only.
 import atexit
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
 from shutil import rmtree
 from types import FrameType
+from typing import Any
 
 from .settings import load_settings
 
@@ -29,12 +31,22 @@ if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
 from gunicorn.arbiter import Arbiter  # noqa: E402
 from gunicorn.config import Config  # noqa: E402
 from gunicorn.glogging import Logger  # noqa: E402
+from gunicorn.http.errors import (  # noqa: E402
+    ExpectationFailed,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
 from gunicorn.sock import BaseSocket  # noqa: E402
 from gunicorn.workers.base import Worker  # noqa: E402
 from gunicorn.workers.gthread import TConn, ThreadWorker  # noqa: E402
 from prometheus_client import CollectorRegistry  # noqa: E402
 
 from .observability.logging import init_logging  # noqa: E402
+from .observability.middleware import client_ip  # noqa: E402
 from .workers import exposition  # noqa: E402
 from .workers.listener import (  # noqa: E402
     SETTLE_SECONDS,
@@ -57,8 +69,20 @@ class GunicornLogger(Logger):
         self.error_log.setLevel("NOTSET")
 
 
+_REFUSED_WITH = {
+    ExpectationFailed: 417,
+    LimitRequestHeaders: 431,
+    LimitRequestLine: 414,
+    UnsupportedTransferCoding: 501,
+}
+"""Where it is not 400 (gunicorn.workers.base.Worker.handle_error)."""
+
+
 class PatientWorker(ThreadWorker):
-    """Answers also the connections that waited to be accepted when it was told to stop."""
+    """Answers also the connections that waited to be accepted when it was told to stop.
+
+    Requests that gunicorn refuses are recorded as security events.
+    """
 
     def accept(self, listener: BaseSocket) -> None:
         # One poll can tell of the signal and of a connection: the listener is closed by then.
@@ -72,6 +96,17 @@ class PatientWorker(ThreadWorker):
             if is_draining():
                 accept_packets(conn.sock)
         super().enqueue_req(conn)
+
+    def handle_error(
+        self, req: Any, client: socket.socket, addr: tuple[str, int], exc: BaseException
+    ) -> None:
+        shown = client_ip(addr[0], settings.log_client_ip)
+        super().handle_error(req, client, (shown or "-", *addr[1:]), exc)
+        # Those of an answer's headers are failures of the service.
+        ours = isinstance(exc, InvalidResponseHeader | InvalidResponseHeaderName)
+        if isinstance(exc, ParseException) and not ours:
+            status = _REFUSED_WITH.get(type(exc), 400)
+            self.wsgi.extensions["security_events"].request_refused(status, shown)
 
     def handle_quit(self, number: int, frame: FrameType | None) -> None:
         # ThreadWorker's own also shuts its pool down, which can wait for a lock that the code

@@ -49,6 +49,12 @@ def status(code: int) -> Response:
     return Response("as asked", code)
 
 
+@app.get("/stage/bad-header")
+def bad_header() -> Response:
+    """Answer with a header that no server sends."""
+    return Response("ok", headers={"X-Bad": "a\0b"})
+
+
 @app.get("/stage/boom")
 def boom() -> str:
     """Fail, for somebody, with a message of the caller's."""

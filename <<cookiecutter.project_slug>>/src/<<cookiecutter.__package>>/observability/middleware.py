@@ -51,9 +51,16 @@ class Middleware:
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
             headers.append(("X-Request-ID", identity.request_id))
+            try:
+                write = start_response(status, headers, exc_info)
+            except Exception:
+                # The server refuses a header. Flask forgets the request before this is recorded.
+                if request := environ.get("werkzeug.request"):
+                    identity.take_route(request)
+                raise
             if not identity.status:
                 ended(identity, environ, status, headers)
-            return start_response(status, headers, exc_info)
+            return write
 
         with OnBehalfOf(identity):
             began()
@@ -87,24 +94,25 @@ class Middleware:
         if request is not None:
             identity.take_route(request)
         identity.remote_address = environ.get("REMOTE_ADDR")
-        identity.client_ip = self._client_ip(identity.remote_address)
+        identity.client_ip = client_ip(identity.remote_address, self._log_client_ip)
         for observer in self._observers:
             try:
                 observer(identity)
             except Exception as error:
                 self._losses.count("requests", type(error).__name__)
 
-    def _client_ip(self, address: str | None) -> str | None:
-        """A client's address, as far as LOG_CLIENT_IP lets it be told."""
-        if not address or self._log_client_ip == "off":
-            return None
-        if self._log_client_ip == "full":
-            return address[:64]
-        bits = 48 if ":" in address else 24
-        try:
-            return str(ip_network(f"{address}/{bits}", strict=False).network_address)
-        except ValueError:
-            return None
+
+def client_ip(address: str | None, shown: str) -> str | None:
+    """A client's address as LOG_CLIENT_IP, `full`, `truncated` or `off`, lets it be shown."""
+    if not address or shown == "off":
+        return None
+    if shown == "full":
+        return address[:64]
+    bits = 48 if ":" in address else 24
+    try:
+        return str(ip_network(f"{address}/{bits}", strict=False).network_address)
+    except ValueError:
+        return None
 
 
 def _nothing(*_: object) -> None:

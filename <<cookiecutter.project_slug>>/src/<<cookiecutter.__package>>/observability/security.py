@@ -11,7 +11,7 @@ from collections import OrderedDict
 from flask import Flask, current_app
 from prometheus_client import CollectorRegistry, Counter
 
-from .identity import Identity, current_identity
+from .identity import Identity, current_identity, identity_of
 
 OF_STATUS = {
     400: "input_validation_fail",
@@ -73,6 +73,16 @@ class SecurityEvents:
         if request.status == 404 and not self._is_scan(request.remote_address or ""):
             return
         self.record(event, {}, request)
+
+    def request_refused(self, status: int, client_ip: str | None) -> None:
+        """A request that the server answers itself, as it cannot be parsed or is too large.
+
+        It is in no request metric: nothing is known of its duration, and many would hide slow
+        requests and failures among those of the service.
+        """
+        request = identity_of({})
+        request.route, request.status, request.client_ip = "<refused>", status, client_ip
+        self.record("input_validation_fail", {}, request)
 
     def _is_scan(self, client: str) -> bool:
         """Whether this 404 is the one that makes a scan: once per client and window."""
