@@ -234,8 +234,31 @@ def test_production_refuses_what_is_unsafe(
     safe = {variable.upper(): text for variable, text in PRODUCTION.items()}
     (line,) = refused(monkeypatch, **safe | {name: value})
     assert line.startswith(f"{name}: production needs ")
+    assert "; allowed: " in line
     assert SECRET not in line
     assert "hunter2" not in line
+
+
+def test_production_reports_all_that_is_missing_or_unsafe_at_once(tmp_path: Path) -> None:
+    code = "import <<cookiecutter.__package>>.wsgi"
+    wrong = {"FLASK_DEBUG": "1", "PORT": "eighty", "LOG_LEVEL": "critical"}
+    dsn = f"https://{SECRET}@errors.example/1"
+    done = a_process(code, tmp_path, ENVIRONMENT="production", SENTRY_DSN=dsn, **wrong)
+    said = done.stderr.decode()
+    assert (done.returncode, done.stdout) == (1, b""), said
+    assert [line.partition(": ")[0] for line in said.splitlines()] == [
+        "FLASK_DEBUG",
+        "PORT",
+        "SENTRY_DSN",
+<% if cookiecutter.database == 'postgresql' %>
+        "DATABASE_URL",
+<% endif %>
+<% if cookiecutter.cache == 'redis' %>
+        "REDIS_URL",
+<% endif %>
+    ]
+    assert all("; allowed: " in line for line in said.splitlines())
+    assert SECRET not in said
 
 
 def test_start_up_stops_with_that_line_and_no_traceback(tmp_path: Path) -> None:

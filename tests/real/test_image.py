@@ -232,7 +232,7 @@ def test_a_setting_that_cannot_be_used_stops_a_container_with_one_line(
 def test_production_does_not_start_on_sqlite(built: Built, migrated: Path) -> None:
     code, said = built.once(built.plan("service", migrated, ENVIRONMENT="production"))
     assert code != 0
-    assert "DATABASE_URL: production needs postgresql://" in said
+    assert "DATABASE_URL: production needs a server; allowed: postgresql://" in said
 
 
 def test_a_change_of_the_code_installs_no_package_again(store: Images, built: Built) -> None:

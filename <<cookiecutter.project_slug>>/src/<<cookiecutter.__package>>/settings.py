@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -17,7 +17,8 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -250,23 +251,30 @@ class Settings(BaseSettings):
     def in_production(self) -> bool:
         return self.environment == "production"
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.sentry_dsn and self.log_level == "CRITICAL":
-            raise ValueError("LOG_LEVEL: CRITICAL keeps errors from SENTRY_DSN too; allowed: ERROR")
-        if not self.in_production:
-            return self
+    # Field by field, so that all that is wrong is reported at once.
+    @field_validator("sentry_dsn")
+    @classmethod
+    def _gets_errors(cls, dsn: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if dsn and info.data.get("log_level") == "CRITICAL":
+            raise ValueError("gets nothing while LOG_LEVEL is CRITICAL; allowed: LOG_LEVEL=ERROR")
+        return dsn
+
+    @field_validator("flask_debug"<% if cookiecutter.database == 'postgresql' %>, "database_url"<% endif %><% if cookiecutter.cache == 'redis' %>, "redis_url"<% endif %>)
+    @classmethod
+    def _is_safe_in_production(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("environment") != "production":
+            return value
+        if info.field_name == "flask_debug" and value:
+            raise ValueError("production needs it off, or anybody can run code in it; allowed: 0")
 <% if cookiecutter.database == 'postgresql' %>
-        if self.database_url.get_secret_value().startswith("sqlite"):
-            raise ValueError("DATABASE_URL: production needs postgresql://USER:PASSWORD@HOST/NAME")
+        if info.field_name == "database_url" and value.get_secret_value().startswith("sqlite"):
+            raise ValueError("production needs a server")
 <% endif %>
 <% if cookiecutter.cache == 'redis' %>
-        if self.redis_url is None:
-            raise ValueError("REDIS_URL: production needs redis://HOST:PORT/NUMBER")
+        if info.field_name == "redis_url" and value is None:
+            raise ValueError("production needs a server")
 <% endif %>
-        if self.flask_debug:
-            raise ValueError("FLASK_DEBUG: production needs 0; its debugger runs anybody's code")
-        return self
+        return value
 
 
 def load_settings() -> Settings:
@@ -283,12 +291,11 @@ def load_settings() -> Settings:
 
 
 def _explain(problem: ErrorDetails) -> str:
-    message = problem["msg"].removeprefix("Value error, ")
-    if not problem["loc"]:
-        return message
     name = str(problem["loc"][0])
-    allowed = Settings.model_fields[name].description
-    return f"{name.upper()}: {message}; allowed: {allowed}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if "; allowed: " not in message:
+        message += f"; allowed: {Settings.model_fields[name].description}"
+    return f"{name.upper()}: {message}"
 
 
 if __name__ == "__main__":
