@@ -52,17 +52,17 @@ CHANGING_STANDARD_LIBRARY = """
 # What a service installs, with hyphens as underscores; a test compares this with the service's constraints.txt.
 DEPENDENCIES = """
     alembic annotated_types ast_serialize async_timeout attrs blinker cachelib certifi charset_normalizer click
-    colorama flask flask_migrate flask_sqlalchemy gunicorn hatchling idna iniconfig itsdangerous jinja2
+    colorama execnet flask flask_migrate flask_sqlalchemy gunicorn hatchling idna iniconfig itsdangerous jinja2
     jsonschema jsonschema_specifications librt mako markupsafe mypy mypy_extensions orjson packaging pathspec
     pluggy prometheus_client prometheus_flask_exporter promql_parser psutil psycopg psycopg_binary pydantic
-    pydantic_core pydantic_settings pygments pytest python_dotenv pyyaml redis referencing requests rpds_py ruff
-    sentry_sdk sqlalchemy structlog tomlkit trove_classifiers types_jsonschema types_psutil types_pyyaml
+    pydantic_core pydantic_settings pygments pytest pytest_xdist python_dotenv pyyaml redis referencing requests rpds_py
+    ruff sentry_sdk sqlalchemy structlog tomlkit trove_classifiers types_jsonschema types_psutil types_pyyaml
     types_requests typing_extensions typing_inspection tzdata urllib3 werkzeug
 """
 
 # Other names that these, and the tracing of large services, are imported under; and the installers.
 IMPORTED = """
-    attr dotenv google mypyc opentelemetry pip pkg_resources rpds setuptools uv wheel yaml
+    attr dotenv google mypyc opentelemetry pip pkg_resources rpds setuptools uv wheel xdist yaml
 """
 
 
