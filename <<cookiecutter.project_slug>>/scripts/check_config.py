@@ -96,9 +96,11 @@ def main() -> int:
     missing = [check for check in CHECKS if not command(check)]
     with tempfile.TemporaryDirectory() as folder:
         refused = [check for check in CHECKS if command(check) and not passes(check, Path(folder))]
-    for check in missing:
-        names = " or ".join(one.split()[0] for one in check.commands)
-        say(f"not looked at: {check.files}, for want of {names}. To get it: {check.get}")
+    for get in dict.fromkeys(check.get for check in missing):
+        unread = [check for check in missing if check.get == get]
+        names = " or ".join(one.split()[0] for one in unread[0].commands)
+        these = " ".join(check.files for check in unread)
+        say(f"{names} is not installed, so this is not checked: {these}. To get it: {get}")
     return int(bool(refused or (missing and os.environ.get("CI") == "true")))
 
 
