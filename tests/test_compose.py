@@ -1,8 +1,11 @@
 """Compose files that Compose accepts, of the size that the tier says."""
 
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from real.programs import GO
 from template_checkout import DEFINITION, TIERS, Generate, run
@@ -41,3 +44,20 @@ def test_the_watchers_that_run_are_those_whose_tools_try_the_rules(service: Gene
     major, minor, patch = tags["prometheus"].split(".")
     assert GO["promtool-3"].module.endswith(f"@v0.{major}{minor:0>2}.{patch}")
     assert GO["amtool-current"].module.endswith(f"@v{tags['alertmanager']}")
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o027])
+def test_make_up_names_what_containers_cannot_read_after_a_checkout_under_a_narrow_umask(
+    service: Generate, tmp_path: Path, umask: int
+) -> None:
+    """Where Compose is only asked for once all can be read: `true` stands in for it."""
+    checkout = shutil.copytree(service(), tmp_path / "checkout")
+    for path in (checkout, *checkout.rglob("*")):
+        path.chmod(path.stat().st_mode & ~umask)
+    refused = run("make", "up", "COMPOSE=true", cwd=checkout, check=False)
+    assert refused.returncode != 0
+    (line,) = refused.stdout.splitlines()
+    problem, _, remedy = line.partition(": ")
+    assert "cannot read monitoring" in problem
+    run(*shlex.split(remedy), cwd=checkout)
+    assert "http://localhost:8000" in run("make", "up", "COMPOSE=true", cwd=checkout).stdout

@@ -93,8 +93,10 @@ def made(store: Images, service: Service) -> str:
 
 @pytest.fixture(scope="module")
 def built(store: Images, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The image of a service, made by `make image` in a checkout that also holds a secret."""
+    """The image of a service, made by `make image` in a checkout under umask 077 that also holds a secret."""
     service = generate(tmp_path_factory.mktemp("image"))
+    for path in (service.folder, *service.folder.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o077)
     for command in (["git", "init", "--quiet"], ["git", "add", "--all"], [*COMMIT, "--message=Begin"]):
         done = run(command, folder=service.folder)
         assert done.returncode == 0, done.stderr
@@ -126,6 +128,15 @@ def test_the_image_says_what_it_is(built: Built) -> None:
     assert labels["org.opencontainers.image.revision"] == built.revision
     assert labels["org.opencontainers.image.version"] == "0.1.0"
     assert labels["org.opencontainers.image.title"] == "proof-service"
+
+
+def test_the_service_can_read_its_files_whatever_the_umask_of_the_checkout(built: Built) -> None:
+    """Its user is neither their owner nor of their group."""
+    for folder in (built.root / "app", built.root / "opt"):
+        for path in (folder, *folder.rglob("*")):
+            needed = 0o005 if path.is_dir() else 0o004
+            served = path.lstat().st_uid == 10001
+            assert path.is_symlink() or served or path.stat().st_mode & needed == needed, path
 
 
 def test_the_image_holds_the_service_and_neither_tools_nor_secrets(built: Built) -> None:
