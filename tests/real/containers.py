@@ -60,7 +60,7 @@ class Images:
         driver = "overlay" if overlays else "vfs"
         self.keeps_layers = overlays
         self.engine = f"{program('buildah')} --root {folder}/store --runroot {folder}/run --storage-driver {driver}"
-        (folder / "pip.conf").write_text(_pip_configuration())
+        (folder / "pip.conf").write_text(pip_configuration())
         self.build_options = " ".join(
             (
                 f"--isolation chroot --layers={str(overlays).lower()}",
@@ -103,7 +103,7 @@ class Images:
         return Path(self.do("mount", container))
 
 
-def _pip_configuration() -> str:
+def pip_configuration() -> str:
     """Let pip in a build reach its index as pip does here."""
     settings = {name[4:].lower(): value for name, value in os.environ.items() if name.startswith("PIP_")}
     kept = ("cert", "index_url", "extra_index_url", "proxy", "default_timeout", "trusted_host")

@@ -7,7 +7,10 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from <<cookiecutter.__package>>.settings import SERVICE
+from flask import Flask
+
+from <<cookiecutter.__package>>.app import init_proxies
+from <<cookiecutter.__package>>.settings import SERVICE, Settings
 
 from ..support import PRODUCTION, ROOT, a_process
 
@@ -45,6 +48,17 @@ def test_logs_are_rotated_as_the_user_that_writes_them() -> None:
     (user,) = unit("User")
     assert f"su {user} {user}\n" in ROTATION
     assert len(user) <= 31  # systemd refuses longer ones
+
+
+def test_nginx_leaves_nothing_of_a_callers_that_the_service_believes() -> None:
+    proxy = (ROOT / "deploy" / "nginx" / f"{SERVICE}.conf").read_text()
+    app = Flask(__name__)
+    init_proxies(app, Settings(_env_file=None, environment="local", trusted_proxies=1))
+    hops = {name: count for name, count in vars(app.wsgi_app).items() if name.startswith("x_")}
+    believed = {f"X-Forwarded-{name[2:].title()}" for name, count in hops.items() if count}
+    assert set(re.findall(r"proxy_set_header (X-Forwarded-\w+) ", proxy)) == believed
+    (target,) = re.findall(r"proxy_pass http://127\.0\.0\.1:(\d+);", proxy)
+    assert int(target) == Settings.model_fields["port"].default
 
 
 def test_the_last_half_hour_is_read_from_the_log_and_the_one_before_it(tmp_path: Path) -> None:
