@@ -99,6 +99,14 @@ def test_check_config_refuses_what_its_program_refuses(checkout: Service, tools:
     assert refused == taken
 
 
+def test_the_services_tests_end_with_what_was_skipped_and_how_to_get_it(small: Service, tmp_path: Path) -> None:
+    command: list[str | Path] = [small.tool("python"), "-m", "pytest", "tests/monitoring/test_alertmanager.py"]
+    said = run(command, folder=small.folder, environment=clean_environment(PATH=str(tmp_path))).stdout
+    reasons = [line for line in said.splitlines() if line.startswith("SKIPPED")]
+    assert reasons, said
+    assert all("amtool is not installed: it is part of Alertmanager" in line for line in reasons), said
+
+
 NOTING = '#!/bin/sh\necho "${0##*/} $*" >> "$NOTES"\n'
 
 
