@@ -96,6 +96,19 @@ def test_a_python_that_was_removed_is_replaced(folder: Path, path: str) -> None:
     assert works(folder)
 
 
+@pytest.mark.parametrize("path", ["uv"], indirect=True)
+def test_an_environment_elsewhere_is_left_as_it_is(folder: Path, path: str, tmp_path: Path) -> None:
+    """VENV may name one that several checkouts share, or `.venv` be a link to it."""
+    assert make(folder, "install", PATH=path)[0] == 0
+    copy = shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns(".venv"))
+    (copy / ".venv").symlink_to(folder / ".venv")
+    for arguments in ([], [f"VENV={folder}/.venv"]):
+        code, printed = make(copy, "install", *arguments, PATH=path)
+        assert code == 0, printed
+        assert "making it again" not in printed
+    assert works(folder)
+
+
 @pytest.mark.parametrize("path", ["pip"], indirect=True)
 def test_pip_settings_of_the_user_do_not_stop_it(folder: Path, path: str, tmp_path: Path) -> None:
     """`user` and `require-virtualenv` are common in pip.conf."""
