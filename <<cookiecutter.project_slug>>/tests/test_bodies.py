@@ -193,6 +193,12 @@ def test_a_form_that_cannot_be_parsed_is_not_an_empty_one(
     assert answers("form", with_length(body), kind)[0] == 400
 
 
+@pytest.mark.parametrize("way", ["json", "silent-json"])
+def test_json_that_is_nested_too_deep_is_the_callers_error(answers: Answers, way: str) -> None:
+    assert answers(way, with_length(b"[" * 100_000))[0] == 400
+    assert not [line for line in answers.service.lines() if line["level"] == "ERROR"]
+
+
 def test_a_body_that_is_read_while_the_answer_is_sent_breaks_the_connection_off(
     answers: Answers,
 ) -> None:

@@ -117,6 +117,7 @@ SECRETS_IN_TEXT = [
     ("paid to DE89 3704 0044 0532 0130 00", "3704 0044"),
     ("paid to GB29NWBK60161331926819", "NWBK60161331926819"),
     ("DETAIL:  Key (tenant, api_key)=(7, a1b2c3) already exists.", "a1b2c3"),
+    ("Key (note)=(a\nb) is not present: Key (pin)=(12ab\nx) already exists.", "12ab"),
 ]
 
 SECRET_NAMES = """
@@ -130,6 +131,7 @@ SECRET_NAMES = """
     session_id JSESSIONID PHPSESSID connect.sid credentials credential bearer jwt signature sig
     X-Amz-Signature card_number cardNumber credit_card creditCard cvv cvc pin otp passcode
     passphrase ssn social_security_number national_id tax_id iban passport_number
+    tls.key sslKey
     connection_string ConnectionStrings.Default dsn SENTRY_DSN database_url DATABASE_URL
     redisUrl CELERY_BROKER_URL MONGODB_URI SQLALCHEMY_DATABASE_URI webhook_url client_assertion
     DBPassword dbPassword2 mysql_pwd JWTSecret HTTP_X_API_KEY X-Vault-Token
@@ -162,7 +164,7 @@ HARMLESS_NAMES = """
     password_file password_attempts card_last4 cardBrand key_id public_key idempotency_key
     routing_key tokenization coauthor secretariat compass_heading bypass_cache signed_in resign
     database_name connection_timeout callback_url client_id api_version otp_length pin_length
-    session_affinity passport_country max_token
+    session_affinity passport_country max_token otp_sent password_reset_requested
 """.split()
 
 # How free text holds a value under a name.
@@ -181,6 +183,9 @@ PAIRS = [
     "assert NAME == 'VALUE'",
     "headers['NAME'] = 'VALUE'",
     "NAME[0]=VALUE",
+    "user[NAME]=VALUE",
+    "GET /?user%5BNAME%5D=VALUE&size=3 HTTP/1.1",
+    "a%3db&NAME%3dVALUE",
     "“NAME”: “VALUE”",
 ]
 
@@ -371,14 +376,14 @@ ADVERSARIAL += [
     "password is ",
     "key id: ",
 ]
-ADVERSARIAL += ["=<", "“", "%3D%22", "a=|\n", "x: Bearer "]
+ADVERSARIAL += ["=<", "“", "%3D%22", "a=|\n", "x: Bearer ", "Key (a)=("]
 ADVERSARIAL += ["1 ", "4 ", "a ", "\t", "\n", " = ", "Bearer ", "bearer a", "Basic ", "AB12 ", "٣"]
 
 
 @pytest.mark.parametrize("pattern", ADVERSARIAL)
 def test_hostile_text_costs_no_more_than_its_length(pattern: str) -> None:
     def seconds(length: int) -> float:
-        text = (pattern * length)[:length]
+        text = (pattern * length)[:length] + "\r\nx"
         taken = []
         for _ in range(2):
             began = time.thread_time()

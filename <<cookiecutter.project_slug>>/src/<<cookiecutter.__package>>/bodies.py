@@ -109,6 +109,13 @@ class Request(flask.Request):
         body = Body(self.input_stream, length, sys.maxsize if largest is None else largest)
         return io.BufferedReader(body)
 
+    def get_json(self, *args: Any, **kwargs: Any) -> Any:
+        """Flask's; JSON that is nested too deep for Python is malformed as well."""
+        try:
+            return super().get_json(*args, **kwargs)
+        except RecursionError as error:
+            raise BrokenBodyError from error
+
 
 def init_bodies(app: flask.Flask) -> None:
     """Hold the bodies of all requests to LARGEST_BODY_BYTES, or a view's max_content_length."""

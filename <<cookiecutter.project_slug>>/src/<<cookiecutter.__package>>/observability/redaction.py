@@ -41,7 +41,7 @@ _SECRETS = """
 _KEYS = """
     access account admin api app application auth client consumer cookie decryption deploy
     encryption gpg hmac integration license master pgp private rsa secret session shared signing
-    ssh storage subscription
+    ssh ssl storage subscription tls
 """
 _PASSES = """
     admin api bind database db ftp key ldap login mail mysql proxy redis root smtp user
@@ -66,19 +66,18 @@ _ENDINGS = (
 _ABOUT = frozenset(
     """
     affinity age alg algorithm allowed at attempts audience available backend banner bits bucket
-    budget bytes capacity category changed class column consent cost count counter country
-    created day days deadline depth disabled domain driver duration enabled end endpoint engine
-    error errors event events exists expiration expired expires expiry factory failed failure
-    failures family file filename flow format group handler host hour hours httponly idle in
-    index interval invalid issuer kind label latency layout leeway left length level lifetime
-    limit location lock locked manager max mean method middleware min minutes missing mode
-    module month months ms name names obtained offset on only owner path per percent
-    period plugin policies policy pool port present protection provider quota rate ratio reason
-    region remaining required requirements requires retries revoked role rotation rule rules
-    samesite schema scheme scope scopes screen second seconds secure server service size source
-    start started status store strategy strength success supported table template time timeout
-    timestamp total ttl type types until updated usage used user username valid validity vendor
-    version warning window year years
+    budget bytes capacity category changed class column consent cost count counter country created
+    day days deadline depth disabled domain driver duration enabled end endpoint engine error
+    errors event events exists expiration expired expires expiry factory failed failure failures
+    family file filename flow format group handler host hour hours httponly idle in index interval
+    invalid issuer kind label latency layout leeway left length level lifetime limit location lock
+    locked manager max mean method middleware min minutes missing mode module month months ms name
+    names obtained offset on only owner path per percent period plugin policies policy pool port
+    present protection provider quota rate ratio reason region remaining requested required
+    requirements requires retries revoked role rotation rule rules samesite schema scheme scope
+    scopes screen second seconds secure sent server service size source start started status store
+    strategy strength success supported table template time timeout timestamp total ttl type types
+    until updated usage used user username valid validity vendor version warning window year years
     """.split()
 )
 # A first word that asks or counts: `has_password`, `max_token`.
@@ -129,7 +128,7 @@ _SHAPES = {
         r"|dop_v1_\w{20,}|shpat_\w{20,}|hf_\w{20,})"
     ),
     # The values of the row, in what PostgreSQL says of a key that exists already.
-    r"Key \(": r"(?m)(\bKey \([^()]{0,512}\)=\()[^\r\n]*?(?=\) |\)$|\Z)",
+    r"Key \(": r"(\bKey \([^()]{0,512}\)=\()[^\r\n]*?(?=\) |\)?(?:[\r\n]|\Z))",
     r"hooks\.slack\.com": r"(hooks\.slack\.com/services/)\S+",
     # Numbers of social security, national insurance and bank accounts.
     r"\d{2}-\d{4}|[A-Z]{2} ?\d\d": (
@@ -145,10 +144,11 @@ _CARD = re.compile(r"(?<![\w.-])[2-6](?:[ -]?\d){12,18}(?![\w-])(?!\.\d)")
 _MOST_GROUPS = 15  # with what stands between them: eight groups
 _DOUBLED = str.maketrans("0123456789", "0246813579")
 
-_PAIR_SIGN = re.compile(r"[=:]|[\"'],|->|%3[AD]|--[a-z]").search
+_PAIR_SIGN = re.compile(r"[=:]|[\"'],|->|%3[ADad]|--[a-z]").search
 _PAIR = re.compile(
     r"(?<![\w.-])(?:--([a-z][\w-]*+)(?=\s)"  # --password hunter2
-    r"|[\d.-]*+([^\W\d][\w.-]*+)(?:\[\w{0,64}\])?(?:\\*+[\"'`\u201d\u2019]|%2[27])?"
+    r"|[\d.-]*+([^\W\d][\w.-]*+)(?:(?:\[|%5B)([\w.-]{0,64})(?:\]|%5D))?"  # user[password]
+    r"(?:\\*+[\"'`\u201d\u2019]|%2[27])?"
     r"(?:(?<=[\"']),|\]?\s*+(?:[=:]{1,3}>?|[!~]=|->|(?<=-)>|%3[AD])))\s*+(?!//)",
     re.I,
 )
@@ -223,7 +223,9 @@ def _scrub_pairs(text: str) -> str:
 
 
 def _is_secret_pair(found: re.Match[str]) -> bool:
-    name = found[found.lastindex or 0][-_LONGEST_NAME:]
+    if found[3] and is_secret_name(found[3]):
+        return True
+    name = (found[1] or found[2])[-_LONGEST_NAME:]
     if name.lower() in _SECOND_WORDS:
         start = found.start()
         if before := _WORD_BEFORE.search(found.string, max(0, start - 16), start):
