@@ -710,6 +710,7 @@ def test_probes_and_scrapes_make_no_line(service: Service) -> None:
         ("truncated", "2001:db8:1234:5678::1", "2001:db8:1234::"),
         ("off", "203.0.113.77", None),
         ("full", "", None),
+        ("truncated", "::ffff:203.0.113.77", "203.0.113.0"),
         ("truncated", "", None),
     ],
 )

@@ -376,7 +376,7 @@ ADVERSARIAL += [
     "password is ",
     "key id: ",
 ]
-ADVERSARIAL += ["=<", "“", "%3D%22", "a=|\n", "x: Bearer ", "Key (a)=("]
+ADVERSARIAL += ["=<", "“", "%3D%22", "a=|\n", "x: Bearer ", "Key (a)=(", '"token",a“']
 ADVERSARIAL += ["1 ", "4 ", "a ", "\t", "\n", " = ", "Bearer ", "bearer a", "Basic ", "AB12 ", "٣"]
 
 

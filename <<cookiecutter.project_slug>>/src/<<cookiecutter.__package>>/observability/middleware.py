@@ -106,6 +106,7 @@ def client_ip(address: str | None, shown: str) -> str | None:
     """A client's address as LOG_CLIENT_IP, `full`, `truncated` or `off`, lets it be shown."""
     if not address or shown == "off":
         return None
+    address = address.removeprefix("::ffff:")  # a proxy's socket, too, shows IPv4 so
     if shown == "full":
         return address[:64]
     bits = 48 if ":" in address else 24

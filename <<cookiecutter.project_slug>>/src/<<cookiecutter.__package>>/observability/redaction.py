@@ -162,12 +162,13 @@ _BEFORE_VALUE = re.compile(
 _PIECE = re.compile(
     r"(?<=\w)[\"'](?=\w)"  # an apostrophe
     r"|(?P<quoted>(?:\b[bru]{1,2})?(?P<quote>\\*[\"'`]).*?(?<!\\)(?:(?P=quote)|\Z)"
-    r"|[\u201c\u2018][^\u201d\u2019]*[\u201d\u2019]?|(?<![^\s:=,(])<[^<>]*>)"
+    r"|(?<![^\s:=,(])<[^<>]*>)"
     # A line of code in a traceback can end with a parenthesis that nothing closes.
     r"|(?P<open>[\[{]|\((?!\r?\n))|(?P<close>[)\]}])|(?P<between>[\s&;,])"
-    r"|[^\s&;,\"'`\u201c\u2018\\()\[\]{}]+|\\+|\(",
+    r"|[^\s&;,\"'`\\()\[\]{}]+|\\+|\(",
     re.I | re.S,
 )
+_IN_CURLY_QUOTES = re.compile(r"[\u201c\u2018][^\u201d\u2019]*[\u201d\u2019]?")
 # Where the name of a secret is of two words with a space between: `API key: …`.
 _SECOND_WORDS = frozenset({"code", "codes", "id", "key", "keys", "number", "string", "url"})
 _WORD_BEFORE = re.compile(r"\w+ $")
@@ -237,6 +238,8 @@ def _end_of_value(text: str, position: int) -> int:
     """Where a value ends: with its quotes or its brackets, else before what separates it."""
     before = _BEFORE_VALUE.match(text, position)
     start = before.end() if before else position
+    if quoted := _IN_CURLY_QUOTES.match(text, start):
+        return quoted.end()
     depth = 0
     for piece in _PIECE.finditer(text, start):
         kind = piece.lastgroup
