@@ -215,12 +215,13 @@ class Questions:
         return answers
 
     def ask(self, variable: str, default: str, also: Callable[[str], str | None] | None) -> str:
-        """Asks until the answer is good."""
+        """Asks until the answer is good. A choice may be typed as it is shown, and with its variable, as in ARGS."""
         choices = self.choices(variable)
         labels = self.prompts[variable] if choices else {}
         print(self.label(variable))
         for number, choice in enumerate(choices, start=1):
             print(f"  {number}  {labels.get(choice, choice)}")
+        shown = {name.casefold(): choice for choice in choices for name in (choice, labels.get(choice, choice))}
         while True:
             try:
                 typed = input(f"{'Number or name ' if choices else ''}[{default}]: ").strip()
@@ -229,7 +230,8 @@ class Questions:
                     f'nothing more to read where {variable} is asked: ARGS="--no-input" asks nothing'
                 ) from None
             try:
-                value = self.accepted(variable, typed or default)
+                typed = typed.removeprefix(f"{variable}=")
+                value = self.accepted(variable, shown.get(typed.casefold(), typed) or default)
             except RefusalError as error:
                 print(f"  {error}")
                 continue

@@ -194,6 +194,17 @@ def test_a_bad_answer_is_asked_again_with_the_reason(template: Path, tmp_path: P
     assert (context["project_name"], context["scale_tier"], context["database"]) == ("Ledger", "medium", "none")
 
 
+def test_an_answer_may_be_typed_as_it_is_shown(template: Path, tmp_path: Path) -> None:
+    """A choice by its label, in any case; a slug as the refusal of another one spells it."""
+    typed = "Ledger\nthe ledger\nproject_slug=the-ledger\n\nMedium\n\nNone\n\nuptimerobot\nSlack\nGoogle Analytics\n"
+    said = make_new(template, tmp_path, "", typed=typed)
+    assert said.returncode == 0, said.stderr
+    assert "has no choice" not in said.stdout
+    answers = json.loads((tmp_path / "the-ledger" / ".cruft.json").read_text())["context"]["cookiecutter"]
+    assert (answers["scale_tier"], answers["cache"], answers["uptime_monitor"]) == ("medium", "none", "uptimerobot")
+    assert (answers["paging"], answers["web_analytics"]) == ("slack", "google_analytics")
+
+
 def test_a_default_that_would_be_refused_is_offered_in_a_form_that_is_not(template: Path, tmp_path: Path) -> None:
     said = make_new(template, tmp_path, "", typed="Class\n" + "\n" * 9)
     assert "[class-service]: " in said.stdout
