@@ -21,10 +21,10 @@ PARCELS = """\
 
 from sqlalchemy.orm import Mapped, mapped_column
 
-from .database import db
+from .database import Model
 
 
-class ParcelRecord(db.Model):  # type: ignore[name-defined, misc]
+class ParcelRecord(Model):
     __tablename__ = "parcels"
 
     id: Mapped[int] = mapped_column(primary_key=True)

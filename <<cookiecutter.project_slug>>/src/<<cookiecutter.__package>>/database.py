@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from flask import Flask, Response
@@ -50,6 +50,10 @@ class Base(DeclarativeBase):
 
 
 db = SQLAlchemy(model_class=Base)
+if TYPE_CHECKING:  # mypy cannot follow what Flask-SQLAlchemy makes of Base
+    Model = Base
+else:
+    Model = db.Model
 migrate = Migrate(db=db)
 
 

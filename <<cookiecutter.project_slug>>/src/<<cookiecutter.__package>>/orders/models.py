@@ -6,10 +6,10 @@ from decimal import Decimal
 from sqlalchemy import DateTime, Numeric, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ..database import db
+from ..database import Model
 
 
-class OrderRecord(db.Model):  # type: ignore[name-defined, misc]
+class OrderRecord(Model):
     __tablename__ = "orders"
 
     id: Mapped[int] = mapped_column(primary_key=True)
