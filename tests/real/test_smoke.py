@@ -94,6 +94,20 @@ def test_a_new_service_passes_its_own_checks(service_of: Callable[[str], Service
     assert code == 0, said[-3000:]
 
 
+def test_a_field_that_its_owner_puts_on_every_line_breaks_no_test(small: Service) -> None:
+    """What the README says of `Lines.common_fields`, with no test to change beside it."""
+    (file,) = small.folder.glob("src/*/observability/logging.py")
+    before = file.read_text()
+    after = before.replace('"logger": logger,', '"logger": logger,\n            "region": "eu-1",')
+    assert after != before
+    file.write_text(after)
+    try:
+        done = run([small.tool("python"), "-m", "pytest", "tests/test_log_lines.py"], folder=small.folder)
+        assert done.returncode == 0, done.stdout[-3000:]
+    finally:
+        file.write_text(before)
+
+
 @pytest.mark.parametrize("tier", TIERS)
 def test_the_doctor_of_a_new_service_reports_each_signal(service_of: Callable[[str], Service], tier: str) -> None:
     """`make doctor` says of every signal whether it arrives, and of one that is off what to set."""

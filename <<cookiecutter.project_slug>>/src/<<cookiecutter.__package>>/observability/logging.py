@@ -233,6 +233,7 @@ def init_logging(
 def _of_the_server_itself(record: logging.LogRecord) -> bool:
     """Pass what werkzeug's server reports of itself, as one line; requests have lines of ours."""
     if record.levelno > logging.INFO:
+        record.msg = str(record.msg).removeprefix(" * ")
         return True
     *_, text = click.unstyle(record.getMessage()).splitlines()
     # With its colon the debugger's PIN would be taken for a secret.
