@@ -1,4 +1,4 @@
-"""gunicorn: workers and ports, metrics told by the master, draining before it stops.
+"""gunicorn: workers and ports, metrics served by the master, draining before it stops.
 
 SIGTERM drains, SIGHUP replaces the workers one set by another, SIGUSR2 is refused. What the
 master itself holds (settings, this file's imports) changes with a restart only.
@@ -60,7 +60,7 @@ init_logging(settings)
 
 
 class GunicornLogger(Logger):
-    """gunicorn's lines take the road of all others; its access log is the service's own line."""
+    """gunicorn's lines are written as all others are; its access log is the service's own line."""
 
     def setup(self, cfg: Config) -> None:
         super().setup(cfg)
@@ -79,13 +79,13 @@ _REFUSED_WITH = {
 
 
 class PatientWorker(ThreadWorker):
-    """Answers also the connections that waited to be accepted when it was told to stop.
+    """Answers also the connections that waited to be accepted when it was asked to stop.
 
     Requests that gunicorn refuses are recorded as security events.
     """
 
     def accept(self, listener: BaseSocket) -> None:
-        # One poll can tell of the signal and of a connection: the listener is closed by then.
+        # One poll can return the signal and a connection: the listener is closed by then.
         if listener.sock is not None:
             super().accept(listener)
 

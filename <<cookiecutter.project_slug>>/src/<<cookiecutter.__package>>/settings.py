@@ -36,7 +36,7 @@ Url = TypeVar("Url", str, SecretStr)
 class SettingsError(SystemExit):
     """One line for each variable that cannot be used; never a value, which may be a secret.
 
-    Nothing can go on without them: Python says the lines, without a traceback, and exits with 1.
+    Nothing can go on without them: Python prints the lines, without a traceback, and exits with 1.
     """
 
 

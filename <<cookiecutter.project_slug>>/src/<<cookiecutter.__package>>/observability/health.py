@@ -123,7 +123,7 @@ class Health:
                     check.end()
                     self._up.labels(check.name, str(check.critical).lower()).set(check.healthy)
                     if check.healthy is not was_healthy:
-                        _tell(check)
+                        _log_change(check)
                 self._looked = time.monotonic()
         return self._checks
 
@@ -173,7 +173,7 @@ def _ask(url: str) -> None:
     urlopen(url, timeout=LIMIT_SECONDS).close()  # noqa: S310 - settings hold it to http(s)
 
 
-def _tell(check: Check) -> None:
+def _log_change(check: Check) -> None:
     fields = {"dependency": check.name, "critical": check.critical}
     if check.healthy:
         _log.info("dependency answers again", extra=fields)

@@ -23,8 +23,8 @@ class Identity:
     """One request: its ids, known from its first line of code, and its outcome, known at its end.
 
     `failure` is the exception that Flask saw, `logged_failure` the last one that reached the
-    log: together they keep a failure from being told twice. `client_ip` is the remote address as
-    far as LOG_CLIENT_IP lets it be told. Times are in seconds, the size in bytes.
+    log: together they keep a failure from being logged twice. `client_ip` is the remote address as
+    far as LOG_CLIENT_IP lets it be shown. Times are in seconds, the size in bytes.
     """
 
     trace_id: str | None = None
@@ -99,7 +99,7 @@ def outgoing_headers() -> dict[str, str]:
 
 
 class OnBehalfOf:
-    """Speak with the ids of a request. What fails meanwhile is marked as its failure."""
+    """Put a request's ids on every line and event. What fails meanwhile is its failure."""
 
     def __init__(self, identity: Identity | None) -> None:
         self._identity = identity
@@ -110,7 +110,7 @@ class OnBehalfOf:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         _current.reset(self._token)
         if error is not None:
-            # For those who hear of it outside of the request.
+            # For what logs it outside of the request.
             vars(error)[_IDENTITY] = self._identity
 
 
@@ -121,7 +121,7 @@ def identity_of_failure(error: BaseException | None) -> Identity | None:
 
 
 def in_request_context(function: Callable[P, T]) -> Callable[P, T]:
-    """Let a thread speak with the ids of the request that starts it.
+    """Put the ids of the request that starts a thread on that thread's lines and events.
 
     Python's threads begin without their parent's context variables, so wrap what they run:
     `Thread(target=in_request_context(work))`, `executor.submit(in_request_context(work), 1)`.

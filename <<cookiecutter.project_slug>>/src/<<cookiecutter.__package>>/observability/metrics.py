@@ -1,8 +1,8 @@
 """Metrics: the golden signals of every route, and whatever the features count.
 
 Features use `metrics` (prometheus-flask-exporter's decorators) and `counter`, `gauge` and
-`histogram`. Request metrics are recorded by a hook of our own under the exporter's road: its
-default hooks cost several times as much and make a series of every path.
+`histogram`. Request metrics are recorded by a hook of our own, as the exporter's default hooks
+cost several times as much and make a series of every path.
 """
 
 from functools import cache, partial

@@ -24,11 +24,11 @@ QUIET_PATHS = frozenset(("/health", "/health/live", "/health/ready", "/health/st
 """Probes and scrapes: no log line, no metric."""
 
 METHODS = frozenset("CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE".split())
-"""The methods that are told apart; any other is `_OTHER` (OpenTelemetry, http.request.method)."""
+"""The methods that are labels; any other is `_OTHER` (OpenTelemetry, http.request.method)."""
 
 
 class Middleware:
-    """Gives each request its identity and tells the observers when it begins and ends."""
+    """Gives each request its identity and calls the observers when it begins and ends."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ _QUIET: Hooks = (_nothing, _nothing, _nothing)
 
 
 class _Streamed:
-    """A body whose pieces are made while it is sent, with the request's ids at hand."""
+    """A body whose pieces are made while it is sent, under the request's ids."""
 
     def __init__(self, body: Iterable[bytes], identity: Identity, done: Callable[[], None]) -> None:
         self._body = body

@@ -89,7 +89,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 def is_secret_name(name: str) -> bool:
     """Whether what has this name is a secret: by whole words, so `apiKey` but not `author`.
 
-    Words are told apart by case and by what is no letter; digits do not count.
+    Words are separated by case and by what is no letter; digits do not count.
     """
     words = [word.lower() for word in _WORD.findall(normalize("NFKC", name))]
     if not words or words[0] in _ASKING:
@@ -175,7 +175,7 @@ _WORD_BEFORE = re.compile(r"\w+ $")
 
 
 def scrub_text(text: str) -> str:
-    """Free text without the secrets that can be told by their shape."""
+    """Free text without the secrets that can be recognised by their shape."""
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
     for has_sign, shape in _SIGNS_AND_SHAPES:
