@@ -1,4 +1,4 @@
-"""Orders: created, read and listed, counted, and told apart from what is no order."""
+"""Orders: created, read and listed, counted, and refused where they are not valid."""
 
 from typing import Any
 
