@@ -1,6 +1,7 @@
 """The cache: Redis in production, this process's memory in development.
 
-A cache that is away is a miss, never an error, and costs one time limit in a while.
+A cache that cannot be reached is a miss, never an error; it costs LIMIT_SECONDS once in
+PAUSE_SECONDS.
 """
 
 import time

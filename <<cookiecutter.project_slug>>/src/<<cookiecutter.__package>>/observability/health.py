@@ -1,4 +1,4 @@
-"""Health: liveness, readiness, startup and the whole picture.
+"""Health: liveness, readiness, startup, and the state of each dependency.
 
 Checks run side by side in threads of their own with a limit, and what they found is kept for a
 moment: probes cost nothing, and a dependency that hangs cannot hang a probe.
