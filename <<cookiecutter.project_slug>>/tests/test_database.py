@@ -2,16 +2,19 @@
 
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
 from sqlalchemy import Column, ForeignKey, Integer, String, Table, inspect, text
+from sqlalchemy.exc import OperationalError
 
-from <<cookiecutter.__package>>.database import QUERY_SECONDS, db
+from <<cookiecutter.__package>>.database import QUERY_SECONDS, db, is_away
 from <<cookiecutter.__package>>.settings import Settings
 
 from .conftest import MakeService
@@ -274,3 +277,19 @@ def test_a_migration_gives_a_lock_up_before_requests_do_and_ends_before_its_job(
     assert limits["LOCK_SECONDS"] < QUERY_SECONDS
     job = yaml.safe_load((KUBERNETES / "migration" / "job.yaml").read_text())
     assert job["spec"]["activeDeadlineSeconds"] >= limits["DEADLINE_SECONDS"] + 60
+
+
+def test_a_file_that_another_writes_is_away_in_whatever_way_it_is_busy(tmp_path: Path) -> None:
+    with (
+        closing(sqlite3.connect(tmp_path / "x.db", 0, isolation_level=None)) as one,
+        closing(sqlite3.connect(tmp_path / "x.db", 0, isolation_level=None)) as other,
+    ):
+        one.execute("PRAGMA journal_mode=WAL")
+        one.execute("CREATE TABLE shelf (name TEXT)")
+        one.execute("BEGIN")
+        one.execute("SELECT * FROM shelf").fetchall()
+        other.execute("INSERT INTO shelf VALUES ('a')")
+        with pytest.raises(sqlite3.OperationalError) as stale:
+            one.execute("INSERT INTO shelf VALUES ('b')")
+    assert stale.value.sqlite_errorname == "SQLITE_BUSY_SNAPSHOT"
+    assert is_away(OperationalError("INSERT", {}, stale.value))

@@ -131,7 +131,8 @@ def is_away(error: DBAPIError) -> bool:
     if isinstance(error.orig, psycopg.OperationalError):
         # Where a connection could not be made there is no code.
         return (sqlstate(error) or "08").startswith(("08", "53", "57P"))
-    return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+    # The upper bits say in what way it is busy (SQLite's extended result codes).
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _lacks_migration(error: DBAPIError) -> bool:
