@@ -1,4 +1,4 @@
-"""The database: SQLAlchemy, migrations, and limits so that one which hangs hangs no thread."""
+"""The database: SQLAlchemy, migrations, and limits so that a hung server blocks no thread."""
 
 import logging
 import sqlite3

@@ -55,7 +55,7 @@ def _logs(lines: Lines, settings: Settings) -> Finding:
     logging.getLogger(__name__).log(level, "doctor", extra={"probe": probe})
     lines.flush()
     if settings.log_file is None:
-        details = "a line on standard output, which somebody must read"
+        details = "a line on standard output; check that it is collected"
         return Finding("logs", not lines.lost, details)
     with settings.log_file.open("rb") as file:
         file.seek(max(0, settings.log_file.stat().st_size - 65_536))

@@ -1,4 +1,4 @@
-"""Who hears of an alert: the configuration as Alertmanager's own tool reads it, and its secrets."""
+"""Who is notified of an alert: the configuration as amtool reads it, and its secrets."""
 
 import os
 import re

@@ -49,7 +49,7 @@ def _note_failures(app: Flask) -> None:
     def noting(error: Exception) -> Any:
         if identity := current_identity():
             identity.failure = error
-            # Where the exception reaches the server, Flask has forgotten the request by then.
+            # Where the exception reaches the server, Flask has dropped the request by then.
             identity.take_route(request)
         if "werkzeug.debug.preserve_context" in request.environ:
             # The debugger writes the traceback there, which is in the log.

@@ -18,7 +18,7 @@ root.parent = logging.root
 root.manager = manager = logging.Manager(root)
 
 _libraries = logging.root.manager
-_get_librarys = _libraries.getLogger
+_get_library_logger = _libraries.getLogger
 _first_words: set[str] = set()
 
 
@@ -42,12 +42,12 @@ def _take_over(word: str) -> None:
                 logger.parent = own_logger(name.rpartition(".")[0])
                 logger.disabled = False
                 manager.loggerDict[name] = logger
-    root.setLevel(root.level)  # they forget which levels were enabled
+    root.setLevel(root.level)  # empties their caches of enabled levels
 
 
 def _get_logger(name: str) -> logging.Logger:
     own = isinstance(name, str) and name.partition(".")[0] in _first_words
-    return manager.getLogger(name) if own else _get_librarys(name)
+    return manager.getLogger(name) if own else _get_library_logger(name)
 
 
 _libraries.getLogger = _get_logger  # type: ignore[method-assign]

@@ -91,7 +91,7 @@ class Lines(logging.Handler):
             self.report(record)
 
     def send(self, level: int, make: Callable[[T], Fields], subject: T) -> None:
-        """Hand the line that `make(subject)` is to the writer, and count it."""
+        """Queue the line that `make(subject)` returns, and count it."""
         try:
             line = self.encode(make(subject))
             if count := self._count.get(level_name(level)):
@@ -110,7 +110,7 @@ class Lines(logging.Handler):
         self._writer.flush()
 
     def close(self) -> None:
-        """Go on: whoever configures logging closes all handlers, and makes it forget them."""
+        """Stay open: configuring logging closes all handlers and ends their flush at exit."""
         atexit.unregister(self.flush)
         atexit.register(self.flush)
 

@@ -54,7 +54,7 @@ class Middleware:
             try:
                 write = start_response(status, headers, exc_info)
             except Exception:
-                # The server refuses a header. Flask forgets the request before this is recorded.
+                # The server refuses a header. Flask drops the request before this is recorded.
                 if request := environ.get("werkzeug.request"):
                     identity.take_route(request)
                 raise

@@ -1,6 +1,6 @@
 """Whole lines to one stream that several processes share, written by a thread of each.
 
-A request hands its line over and goes on: to write it costs a request more than all the rest of
+A request queues its line and goes on: to write it costs a request more than all the rest of
 its line, and would make it wait for whoever reads. So INFO lines gather for 10 ms, others are
 written at once, and a process that a signal ends without warning (SIGKILL) takes the last 10 ms
 with it. Where the reader stalls, lines wait in memory; more than MOST_WAITING are lost, and
@@ -64,7 +64,7 @@ class LineWriter:
         self._thread: threading.Thread | None = None
 
     def put(self, line: bytes, *, at_once: bool) -> None:
-        """Hand a line over, newline included. Takes no lock, as a signal's handler may log too."""
+        """Queue a line, newline included. Takes no lock, as a signal's handler may log too."""
         if len(self._waiting) >= MOST_WAITING:
             self._lose("stalled", 1)
             return
@@ -117,7 +117,7 @@ class LineWriter:
                 if not at_once:
                     wake.get(timeout=GATHER_SECONDS)
             self._awake = False
-            with suppress(Exception):  # the thread lives on where `lose` or `flows` fails
+            with suppress(Exception):  # the thread goes on where `lose` or `flows` fails
                 self._write_waiting()
 
     def _write_waiting(self) -> None:

@@ -39,7 +39,7 @@ os.register_at_fork(after_in_child=_lock_of_our_own)
 
 @contextmanager
 def line_lock() -> Iterator[None]:
-    """Keep the other processes' log lines out of ours; the kernel frees it when one dies."""
+    """Keep the other processes' log lines out of ours; the kernel releases it when one exits."""
     fcntl.flock(_line_lock, fcntl.LOCK_EX)
     try:
         yield
