@@ -351,6 +351,6 @@ def test_a_name_that_nobody_makes_fails_the_services_own_tests(variant: Callable
         path.write_text(text.replace(old, new))
     code, said = _own_tests(service)
     assert code == 1
-    refusal = "which neither the service makes nor an exporter lists"
-    assert f"service.json: Workers names process_worker, {refusal}" in said
-    assert re.search(rf"rules/latency.yml: \S+ names http_request_latency_bucket, {refusal}", said)
+    refusal = "which nothing makes: "
+    assert re.search(rf"service.json:\d+: Workers names process_worker, {refusal}", said)
+    assert re.search(rf"rules/latency.yml:\d+: \S+ names http_request_latency_bucket, {refusal}", said)
