@@ -531,6 +531,15 @@ def test_the_development_servers_own_lines_are_shown(
     assert shown.count("\n") == 4
 
 
+def test_an_address_is_not_shown_before_it_answers(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service()
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    logging.getLogger("werkzeug").info(" * Running on http://127.0.0.1:8000")
+    assert "Running on" not in service.written()
+
+
 @pytest.mark.parametrize("colors", [True, False])
 def test_the_console_is_coloured_on_a_terminal_alone(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch, colors: bool

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 import click
 import structlog
+from flask.helpers import get_debug_flag
 from prometheus_client import CollectorRegistry, Counter
 
 from ..settings import Settings
@@ -238,7 +239,9 @@ def _of_the_server_itself(record: logging.LogRecord) -> bool:
     *_, text = click.unstyle(record.getMessage()).splitlines()
     # With its colon the debugger's PIN would be taken for a secret.
     record.msg, record.args = text.strip(" *").replace("PIN:", "PIN"), ()
-    return " - - [" not in text
+    # Under the reloader the process that answers starts later; wsgi.py then shows the address.
+    is_early = record.msg.startswith("Running on") and get_debug_flag()
+    return " - - [" not in text and not is_early
 
 
 def _callers_fields(record: logging.LogRecord, line: Fields) -> Fields:
