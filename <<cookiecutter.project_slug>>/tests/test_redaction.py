@@ -126,7 +126,8 @@ SECRET_NAMES = """
     clientSecret SECRET_KEY secrets token access_token accessToken refreshToken id_token
     auth_token X-Auth-Token csrf_token csrfmiddlewaretoken XSRF-TOKEN api_key apiKey APIKey
     apikey x-api-key X_API_KEY privateKey private_key ssh_key encryption_key
-    aws_secret_access_key AWSAccessKeyId signing_key account_key authorization Authorization
+    aws_secret_access_key AWSAccessKeyId Awsaccesskeyid signing_key account_key authorization
+    Authorization
     Proxy-Authorization HTTP_AUTHORIZATION cookie Set-Cookie cookies session sessionid
     session_id JSESSIONID PHPSESSID connect.sid credentials credential bearer jwt signature sig
     X-Amz-Signature card_number cardNumber credit_card creditCard cvv cvc pin otp passcode

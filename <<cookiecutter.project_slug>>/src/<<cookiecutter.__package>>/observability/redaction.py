@@ -27,7 +27,8 @@ _LONGEST_NAME = 128
 # can be one in a name: servers write those of headers as `Accesskey`.
 _SECRETS = """
     access-code access-key-id access-tokens account-number api-tokens auth auth-tokens
-    authentication authorization backup-code backup-codes bank-account bearer bindpw card-code
+    authentication authorization aws-access-key-id backup-code backup-codes bank-account
+    bearer bindpw card-code
     card-no card-number cc-no cc-number client-assertion code-verifier conn-str
     connection-string connection-strings cookie cookies credential credentials credit-card csrf
     cvc cvv debit-card device-code driver-license drivers-license dsn forwarded-for iban
