@@ -6,7 +6,7 @@ import threading
 import time
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import ProxyHandler, Request, build_opener, install_opener, urlopen
 
 # Method, path, body, weight. So few are bad that half a minute of it makes no SecurityEventSpike.
 MIX: list[tuple[str, str, bytes | None, int]] = [
@@ -25,6 +25,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--rate", type=float, default=20, help="requests a second")
     options = parser.parse_args()
+    if urlsplit(options.url).hostname in ("localhost", "127.0.0.1", "::1"):
+        # A proxy cannot reach this machine's own addresses.
+        install_opener(build_opener(ProxyHandler({})))
     statuses: dict[str, int] = {}
     until = time.monotonic() + options.seconds
     threads = []
@@ -42,12 +45,9 @@ def send(url: str, statuses: dict[str, int]) -> None:
     method, path, body, _ = random.choices(MIX, [weight for *_, weight in MIX])[0]  # noqa: S311
     if body:
         body %= (random.randrange(100), random.randrange(1, 200))  # noqa: S311
-    # A proxy cannot reach this machine's own addresses.
-    local = urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
-    opener = build_opener(*[ProxyHandler({})] if local else [])
     request = Request(url + path, body, {"Content-Type": "application/json"}, method=method)  # noqa: S310
     try:
-        with opener.open(request, timeout=10) as answer:
+        with urlopen(request, timeout=10) as answer:  # noqa: S310
             status = str(answer.status)
     except HTTPError as error:
         status = str(error.code)

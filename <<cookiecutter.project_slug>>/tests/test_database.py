@@ -187,9 +187,9 @@ def test_the_database_is_critical(service: Service) -> None:
     assert checks["database"]["critical"] is True
 
 
-def without_a_server(make_service: MakeService) -> Service:
+def without_a_server(make_service: MakeService, **settings: object) -> Service:
     url = f"postgresql://app:hunter2@127.0.0.1:{free_port()}/parcels"
-    service = make_service(database_url=url)
+    service = make_service(database_url=url, **settings)
 
     @service.app.get("/asks")
     def asks() -> str:
@@ -208,6 +208,14 @@ def test_a_database_that_is_away_is_a_503_to_try_again(make_service: MakeService
     (line,) = [line for line in service.lines() if "exception" in line]
     assert (line["message"], line["level"]) == ("the database does not answer", "WARNING")
     assert "hunter2" not in service.written()
+
+
+def test_a_database_that_is_away_is_no_error_where_warnings_are_not_logged(
+    make_service: MakeService,
+) -> None:
+    service = without_a_server(make_service, log_level="ERROR")
+    assert service.client.get("/asks").status_code == 503
+    assert [line for line in service.lines() if "exception" in line] == []
 
 
 @pytest.mark.parametrize(

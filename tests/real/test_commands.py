@@ -44,7 +44,7 @@ def test_the_first_minutes(made: Path) -> None:
     assert set(requests) == EXPECTED.keys()
     running = Terminal("cd ../order-service && make install run", made.parent / "template", **ports)
     try:
-        running.wait_for(f"http://localhost:{port}", 300)
+        running.wait_for(f"http://127.0.0.1:{port} answers", 300)
         for request, answer in EXPECTED.items():
             assert answer in typed(on_port(request, port), made), request
         assert "errors" in typed("make doctor", made, [], **ports)
@@ -55,7 +55,7 @@ def test_the_first_minutes(made: Path) -> None:
     typed("make install", made, [], **ports)
     again = Terminal("make run", made, **ports)
     try:
-        again.wait_for(f"http://localhost:{port}", 120)
+        again.wait_for(f"http://127.0.0.1:{port} answers", 120)
         assert '"status": "healthy"' in typed(on_port("curl localhost:8000/health", port), made)
     finally:
         again.stop()

@@ -85,7 +85,7 @@ def test_a_terminal_shows_a_line_for_each_request_and_one_traceback_for_a_failur
     assert shown.count("RuntimeError: out-of-paper") == 1
     for pattern in (
         r"WARNING stage\.one: at a level mark=m request_id=[0-9a-f]{8}…$",
-        r"^http://localhost:\d+ answers; Ctrl\+C stops it$",
+        r"^http://127\.0\.0\.1:\d+ answers; Ctrl\+C stops it$",
         r"INFO werkzeug: Debugger PIN \d{3}-\d{3}-\d{3}$",
         r"INFO werkzeug: Detected change in '.*wsgi\.py', reloading$",
     ):

@@ -61,7 +61,7 @@ def test_make_reads_the_port_as_the_service_does(small: Service) -> None:
     program = Program(["make", "run"], environment=clean_environment(), folder=small.folder, stdout=output)
     try:
         eventually(lambda: request(port, "/health/ready", seconds=5).status == 200, "it answers where .env says", 60)
-        assert f"http://localhost:{port} " in output.text()
+        assert f"http://127.0.0.1:{port} answers" in output.text()
         code, said = small.make("load", PORT="eighty")
         assert code == 2
         assert "PORT: " in said

@@ -17,8 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase
 
-from .observability import Health
-from .observability.identity import current_identity
+from .observability import Health, not_a_failure
 from .problems import problem
 from .settings import SERVICE, Settings
 
@@ -99,8 +98,7 @@ def init_database(app: Flask, settings: Settings) -> None:
     @app.errorhandler(PoolTimeoutError)
     def unavailable(error: Exception) -> Response:
         _log.warning("the database does not answer", exc_info=error)
-        if identity := current_identity():
-            identity.failure = None
+        not_a_failure()
         answer = problem(503, "The database does not answer.")
         answer.headers["Retry-After"] = "5"
         return answer

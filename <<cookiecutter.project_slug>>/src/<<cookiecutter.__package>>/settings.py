@@ -242,9 +242,14 @@ class Settings(BaseSettings):
         }
         return {name: value for name, value in names.items() if value}
 
+    @property
+    def own_host(self) -> str:
+        """The address at which this machine reaches the service."""
+        return self.host or "127.0.0.1"
+
     def own_url(self, port: int) -> str:
         """Where this machine reaches what listens on a port of the service."""
-        host = self.host or "127.0.0.1"
+        host = self.own_host
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property

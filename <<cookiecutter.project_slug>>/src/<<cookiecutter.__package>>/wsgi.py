@@ -10,4 +10,4 @@ settings = load_settings()
 app = create_app(settings)
 if is_running_from_reloader():
     # The process of `make run` that answers; its socket is open by now.
-    click.echo(f"http://localhost:{settings.port} answers; Ctrl+C stops it")
+    click.echo(f"{settings.own_url(settings.port)} answers; Ctrl+C stops it")

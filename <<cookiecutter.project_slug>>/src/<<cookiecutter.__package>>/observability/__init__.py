@@ -9,7 +9,13 @@ from ..settings import Settings
 from . import errors
 from .errors import init_errors
 from .health import Health, init_health
-from .identity import identify_user, in_request_context, outgoing_headers, request_id
+from .identity import (
+    identify_user,
+    in_request_context,
+    not_a_failure,
+    outgoing_headers,
+    request_id,
+)
 from .logging import get_logger, init_logging
 from .losses import Losses
 from .metrics import counter, gauge, histogram, init_metrics, metrics, new_registry
@@ -27,6 +33,7 @@ __all__ = [
     "in_request_context",
     "init_observability",
     "metrics",
+    "not_a_failure",
     "outgoing_headers",
     "record_security_event",
     "register_security_event",

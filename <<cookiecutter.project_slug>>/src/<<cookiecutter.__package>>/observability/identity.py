@@ -87,6 +87,12 @@ def identify_user(user_id: str) -> None:
         identity.user_id = str(user_id)[:128]
 
 
+def not_a_failure() -> None:
+    """For an error handler: what it answers is neither logged nor reported as an error."""
+    if identity := current_identity():
+        identity.failure = None
+
+
 def outgoing_headers() -> dict[str, str]:
     """The headers that tie a call this service makes to the request that made it."""
     identity = _current.get()

@@ -27,17 +27,16 @@ _LONGEST_NAME = 128
 # can be one in a name: servers write those of headers as `Accesskey`.
 _SECRETS = """
     access-code access-key-id access-tokens account-number api-tokens auth auth-tokens
-    authentication authorization aws-access-key-id backup-code backup-codes bank-account
-    bearer bindpw card-code
-    card-no card-number cc-no cc-number client-assertion code-verifier conn-str
-    connection-string connection-strings cookie cookies credential credentials credit-card csrf
-    cvc cvv debit-card device-code driver-license drivers-license dsn forwarded-for iban
-    ip-address jwt magic-link mfa-code national-id national-insurance nino oauth-verifier
-    one-time-code otp passcode passphrase passport passwd password password-hash passwords
-    phpsessid pin pw pwd real-ip recovery-code recovery-codes refresh-tokens remote-addr
-    reset-link saml-assertion saml-response secret secrets security-code service-account-json
-    sessid session session-id sid sig signature signatures sms-code social-security ssn symfony
-    tax-id token totp user-code verification-code xsrf
+    authentication authorization aws-access-key-id backup-code backup-codes bank-account bearer
+    bindpw card-code card-no card-number cc-no cc-number client-assertion code-verifier conn-str
+    connection-string connection-strings cookie cookies credential credentials credit-card csrf cvc
+    cvv debit-card device-code driver-license drivers-license dsn forwarded-for iban ip-address jwt
+    magic-link mfa-code national-id national-insurance nino oauth-verifier one-time-code otp
+    passcode passphrase passport passwd password password-hash passwords phpsessid pin pw pwd
+    real-ip recovery-code recovery-codes refresh-tokens remote-addr reset-link saml-assertion
+    saml-response secret secrets security-code service-account-json sessid session session-id sid
+    sig signature signatures sms-code social-security ssn symfony tax-id token totp user-code
+    verification-code xsrf
 """
 _KEYS = """
     access account admin api app application auth client consumer cookie decryption deploy
