@@ -72,7 +72,7 @@ def _add_panel(service: Service, title: str, metric: str, **changes: Any) -> Non
     path = service.folder / "monitoring/grafana/dashboards/service.json"
     dashboard = json.loads(path.read_text(encoding="utf-8"))
     lowest = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in dashboard["panels"])
-    scope = "job='proof-service', environment='$environment', instance=~'$instance'"
+    scope = "service='proof-service', environment='$environment', instance=~'$instance'"
     panel = {
         "id": len(dashboard["panels"]) + 1,
         "type": "timeseries",
@@ -163,6 +163,7 @@ def test_what_is_refused_is_refused_with_the_line_to_edit(variant: Callable[...,
     line = r":\d+: "
     for expected in (
         rf"{rules}{line}\S+ names http_requests_capacity, which nothing makes: is it http_request_capacity",
+        rf"{rules}{line}Idle selects up without service: on a Prometheus that others use as well it would meet theirs",
         rf"{rules}{line}Idle needs a unit test in monitoring/prometheus/tests/ in which it fires",
         rf"{rules}{line}Idle needs a runbook: write docs/runbooks/Idle\.md",
         rf"{rules}{line}the table of alerts in docs/monitoring\.md needs a line for Idle that says `== 0` and warning",

@@ -23,6 +23,9 @@ Metrics = Mapping[str, frozenset[str]]
 """The names of series, each with its labels."""
 
 OF_THE_SCRAPE = frozenset({"job", "service", "environment", "instance"})
+OF_EVERY_PROCESS = re.compile("(up|process_.+|scrape_.+)")
+WATCHERS = {"prometheus", "alertmanager"}
+"""Their jobs: they are no service's."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class Parts:
     """The metrics and labels in a query. Raises ValueError where it is no PromQL."""
 
     def __init__(self, text: str) -> None:
-        self.selectors: list[tuple[str | None, set[str]]] = []
+        self.selectors: list[tuple[str | None, dict[str, str]]] = []
         self.grouped: set[str] = set()
         self.made: set[str] = set()
         promql.walk(promql.parse(text), self._visit)
@@ -165,8 +168,9 @@ class Parts:
     def _visit(self, part: promql.Expr) -> None:
         match part:
             case promql.VectorSelector():
-                matched = {matcher.name for matcher in part.matchers.matchers}
-                self.selectors.append((part.name, matched - {"__name__"}))
+                matched = {matcher.name: matcher.value for matcher in part.matchers.matchers}
+                matched.pop("__name__", None)
+                self.selectors.append((part.name, matched))
             case promql.AggregateExpr() if part.modifier:
                 self.grouped |= set(part.modifier.labels)
             case promql.BinaryExpr() if part.modifier:
@@ -203,11 +207,23 @@ def problems(query: Query, known: Metrics) -> list[str]:
             found += [
                 f"{query.where} selects {metric} by {label}, a label that it does not have; it has "
                 + ", ".join(sorted(known[metric] | OF_THE_SCRAPE))
-                for label in sorted(matched - known[metric] - OF_THE_SCRAPE)
+                for label in sorted(matched.keys() - known[metric] - OF_THE_SCRAPE)
             ]
+            if missing := _not_told_apart(metric, matched):
+                found.append(
+                    f"{query.where} selects {metric} without {missing}: on a Prometheus that others"
+                    " use as well it would meet theirs"
+                )
     if not found:
         found += [
             f"{query.where} groups by or shows {label}, a label that nothing in it has"
             for label in sorted({*parts.grouped, *query.shown} - labels)
         ]
     return found
+
+
+def _not_told_apart(metric: str, matched: Mapping[str, str]) -> str | None:
+    """The label without which a selector also finds the series of others."""
+    if metric == "ALERTS" or matched.get("job") in WATCHERS or "service" in matched:
+        return "job" if OF_EVERY_PROCESS.fullmatch(metric) and "job" not in matched else None
+    return "service"

@@ -109,15 +109,22 @@ WRONG = {
         " declare it in the service with counter(), gauge() or histogram(), or list it in"
         " monitoring/prometheus/exporters/"
     ),
-    'sum(rate(http_request_duration_seconds_count{code="500"}[5m]))': (
+    'sum(rate(http_request_duration_seconds_count{service="x", code="500"}[5m]))': (
         "selects http_request_duration_seconds_count by code, a label that it does not have; it has"
         " environment, instance, job, method, route, service, status"
     ),
-    "sum by (path) (http_request_duration_seconds_count)": (
+    'sum by (path) (http_request_duration_seconds_count{service="x"})': (
         "groups by or shows path, a label that nothing in it has"
     ),
-    "process_open_fds / on (pod) process_max_fds": (
+    'log_messages_total{service="x"} / on (pod) http_request_capacity{service="x"}': (
         "groups by or shows pod, a label that nothing in it has"
+    ),
+    'sum(log_messages_total{job="x"})': (
+        "selects log_messages_total without service: on a Prometheus that others use as well it"
+        " would meet theirs"
+    ),
+    'sum(up{service="x"})': (
+        "selects up without job: on a Prometheus that others use as well it would meet theirs"
     ),
     '{job="x"}': "selects series without the name of a metric",
     "rate(process_open_fds)": (
@@ -133,9 +140,11 @@ def test_a_wrong_query_is_reported_with_its_place(text: str, known: Metrics) -> 
 
 
 def test_a_legend_shows_labels_that_exist(known: Metrics) -> None:
-    query = Query("service.json: CPU", "process_cpu_seconds_total", shown=("instance", "pod"))
+    query = Query(
+        "service.json: Lines", 'log_messages_total{service="x"}', shown=("instance", "pod")
+    )
     assert problems(query, known) == [
-        "service.json: CPU groups by or shows pod, a label that nothing in it has"
+        "service.json: Lines groups by or shows pod, a label that nothing in it has"
     ]
 
 

@@ -15,7 +15,7 @@ from .queries import DASHBOARDS, MONITORING, dashboards, line_of, of_dashboards,
 from .rules import alerts
 
 NAMES = sorted(path.name for path in DASHBOARDS.glob("*.json"))
-SCOPE = f"job='{SERVICE}', environment='$environment', instance=~'$instance'"
+SCOPE = f"service='{SERVICE}', environment='$environment', instance=~'$instance'"
 
 
 def place(panel: dict[str, Any]) -> tuple[int, int, int, int]:
@@ -73,9 +73,10 @@ def test_every_query_asks_for_the_chosen_instances_of_the_service_alone() -> Non
         if "variable" in query.where or "ALERTS" in query.text:
             assert SERVICE in query.text, query.where
         else:
-            selectors = re.findall(r"\{[^}]*\}", query.text)
-            scoped = [selector.startswith("{" + SCOPE) for selector in selectors]
-            assert all(scoped or [False]), f"{query.where} must begin its selectors with {{{SCOPE}"
+            selectors = re.findall(r"\{([^}]*)\}", query.text)
+            job = f"job='{SERVICE}', "
+            scoped = [selector.removeprefix(job).startswith(SCOPE) for selector in selectors]
+            assert all(scoped or [False]), f"{query.where} must begin its selectors with {SCOPE}"
 
 
 def test_a_variable_is_there_for_each_that_a_panel_uses() -> None:
