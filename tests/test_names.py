@@ -125,6 +125,46 @@ def test_any_accepted_slug_leaves_every_file_valid(service: Generate, slug: str)
     assert (made / "src" / slug.replace("-", "_")).is_dir()
 
 
+def names_of(made: Path) -> dict[str, str]:
+    """The names of a service that are shared with others: on a machine, in a Grafana, in a cluster."""
+    unit = (made / f"deploy/systemd/{made.name}.service").read_text(encoding="utf-8")
+    found = dict(re.findall(r"^(User)=(.+)$", unit, re.MULTILINE))
+    for file in (made / "monitoring/grafana/dashboards").glob("*.json"):
+        found[file.name] = json.loads(file.read_text(encoding="utf-8"))["uid"]
+    compose = yaml.safe_load((made / "compose.yaml").read_text(encoding="utf-8"))
+    found |= {"Compose": compose["name"], "image": compose["services"]["service"]["image"]}
+    job = yaml.safe_load((made / "deploy/kubernetes/migration/job.yaml").read_text(encoding="utf-8"))
+    return found | {"job": job["metadata"]["name"]}
+
+
+LONGEST = {"User": 31, "service.json": 40, "orders.json": 40, "job": 63}
+"""Of systemd, Grafana and Kubernetes."""
+
+
+def test_two_services_that_begin_alike_keep_two_of_each_name(service: Generate) -> None:
+    begin = "payments-of-our-customers-in-the-"  # 33 letters
+    assert len(begin) == 33
+    one, other = (names_of(service(project_slug=f"{begin}{end}")) for end in ("east", "north"))
+    assert one.keys() == other.keys() > LONGEST.keys()
+    for what in one:
+        assert one[what] != other[what]
+        assert len(one[what]) <= LONGEST.get(what, 128)
+    # Whoever reads one knows the service, and an update of the template changes none.
+    assert one["service.json"] == "payments-of-our-customers-8a0fbb-service"
+    assert one["User"] == "svc-payments-of-our-cust-8a0fbb"
+
+
+def test_only_a_name_that_is_too_long_gets_a_checksum() -> None:
+    environment = create_env_with_context({"cookiecutter": DEFINITION})
+    environment.loader = FileSystemLoader(ROOT / "templates")
+    within = environment.get_template("quote.j2").module.within  # type: ignore[attr-defined]
+    assert within(27, "a" * 27) == "a" * 27
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    cut = {str(within(27, f"{'x' * 20}{one}-{other}-{'y' * 16}")) for one in letters for other in letters}
+    assert len(cut) == len(letters) ** 2
+    assert all(re.fullmatch(r"x{20}-[0-9a-f]{6}", name) for name in cut)
+
+
 # --- the quoting macros ----------------------------------------------------------------------------------------------
 
 
