@@ -50,14 +50,19 @@ def test_the_watchers_that_run_are_those_whose_tools_try_the_rules(service: Gene
 def test_make_up_names_what_containers_cannot_read_after_a_checkout_under_a_narrow_umask(
     service: Generate, tmp_path: Path, umask: int
 ) -> None:
-    """Where Compose is only asked for once all can be read: `true` stands in for it."""
+    """Where Compose is only asked for once all can be read: a script stands in for it."""
+    compose = tmp_path / "compose"
+    compose.write_text('#!/bin/sh\n[ "$1" != port ] || echo 127.0.0.1:1$3\n')
+    compose.chmod(0o755)
     checkout = shutil.copytree(service(), tmp_path / "checkout")
     for path in (checkout, *checkout.rglob("*")):
         path.chmod(path.stat().st_mode & ~umask)
-    refused = run("make", "up", "COMPOSE=true", cwd=checkout, check=False)
+    refused = run("make", "up", f"COMPOSE={compose}", cwd=checkout, check=False)
     assert refused.returncode != 0
     (line,) = refused.stdout.splitlines()
     problem, _, remedy = line.partition(": ")
     assert "cannot read monitoring" in problem
     run(*shlex.split(remedy), cwd=checkout)
-    assert "http://localhost:8000" in run("make", "up", "COMPOSE=true", cwd=checkout).stdout
+    started = run("make", "up", f"COMPOSE={compose}", cwd=checkout).stdout
+    assert "service       http://localhost:18000\n" in started
+    assert "alertmanager  http://localhost:19093\n" in started

@@ -157,7 +157,7 @@ def test_two_services_that_begin_alike_keep_two_of_each_name(service: Generate) 
 def test_only_a_name_that_is_too_long_gets_a_checksum() -> None:
     environment = create_env_with_context({"cookiecutter": DEFINITION})
     environment.loader = FileSystemLoader(ROOT / "templates")
-    within = environment.get_template("quote.j2").module.within  # type: ignore[attr-defined]
+    within = environment.get_template("quote.j2").module.within
     assert within(27, "a" * 27) == "a" * 27
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     cut = {str(within(27, f"{'x' * 20}{one}-{other}-{'y' * 16}")) for one in letters for other in letters}

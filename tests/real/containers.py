@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from .processes import Output, Program, clean_environment, run
-from .programs import CACHE, program, unavailable
+from .programs import CACHE, built, program, unavailable
 
+HERE = Path(__file__).parent
 STAND_IN = CACHE / "stand-in-for-python-1.tar"
 CERTIFICATES = Path("/etc/ssl/certs")
 
@@ -233,10 +234,8 @@ def container(plan: Plan, output: Output, errors: Output) -> Iterator[Container]
 
 
 def compose(folder: Path) -> dict[str, Any]:
-    """What Compose's own loader makes of a folder's files: includes resolved, defaults filled in."""
-    done = run(
-        [program("compose-loader"), "-format", "json", "compose.yaml"], folder=folder, environment=clean_environment()
-    )
+    """What Compose's own loader makes of a folder's files: .env and includes read, defaults filled in."""
+    done = run([built(HERE / "compose_loader")], folder=folder, environment=clean_environment())
     assert done.returncode == 0, done.stderr
     model: dict[str, Any] = json.loads(done.stdout)
     return model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,10 +27,16 @@ class StandIn:
     program: str
     check: tuple[str, ...]
     user: str = NOBODY
+    options: tuple[str, ...] = ()
 
 
 STAND_INS = {
-    "prom/prometheus": StandIn("prometheus", ("promtool", "check", "config", "/etc/prometheus/prometheus.yml")),
+    "prom/prometheus": StandIn(
+        "prometheus",
+        ("promtool", "check", "config", "/etc/prometheus/prometheus.yml"),
+        # What Prometheus 3 does by itself.
+        options=("--enable-feature=expand-external-labels",),
+    ),
     "prom/alertmanager": StandIn(
         "prometheus-alertmanager", ("amtool", "check-config", "/etc/alertmanager/alertmanager.yml")
     ),
@@ -72,6 +80,34 @@ def test_composes_own_loader_accepts_the_files(tmp_path: Path, choices: dict[str
     assert ("migration" in made["services"]) == (choices.get("database") != "none")
 
 
+def addresses(model: dict[str, Any]) -> dict[str, str]:
+    """Where this machine reaches each container that it reaches."""
+    return {
+        name: f"{port['host_ip']}:{port['published']}"
+        for name, one in model["services"].items()
+        for port in one.get("ports") or []
+    }
+
+
+def test_two_services_run_on_one_machine_with_a_line_a_port_in_the_second_ones_env(
+    tmp_path: Path, model: dict[str, Any]
+) -> None:
+    ports = {"PORT": "8001", "GRAFANA_PORT": "3001", "PROMETHEUS_PORT": "9091", "ALERTMANAGER_PORT": "9094"}
+    second = generate(tmp_path, project_slug="second-service").folder.with_name("second-service")
+    (second / ".env").write_text("".join(f"{name}={port}\n" for name, port in ports.items()))
+    other = compose(second)
+    one, two = addresses(model), addresses(other)
+    assert set(one) == set(two) == {"service", "grafana", "prometheus", "alertmanager"}
+    assert not set(one.values()) & set(two.values())
+    assert set(two.values()) == {f"127.0.0.1:{port}" for port in ports.values()}
+    for name in ("name", "networks", "volumes"):
+        assert json.dumps(model[name]) != json.dumps(other[name])
+    assert model["services"]["service"]["image"] != other["services"]["service"]["image"]
+    # What leads to a watcher leads to its own one.
+    links = re.findall(r"http://localhost:(\d+)", json.dumps(other))
+    assert sorted(links) == sorted([ports["GRAFANA_PORT"], *list(ports.values())[1:]])
+
+
 def test_every_container_is_tried_here_or_elsewhere(model: dict[str, Any]) -> None:
     images = {one["image"].partition(":")[0] for one in watchers(model).values()}
     assert images == {*STAND_INS, *ELSEWHERE}
@@ -90,8 +126,8 @@ def test_a_program_runs_on_what_is_mounted_into_it(
     assert wanted["cap_drop"] == ["ALL"]
     plan = Plan(
         root=debian,
-        command=[str(program(stand_in.program)), *wanted["command"]],
-        environment={"PATH": "/usr/bin"},
+        command=[str(program(stand_in.program)), *wanted["command"], *stand_in.options],
+        environment={"PATH": "/usr/bin"} | wanted.get("environment", {}),
         user=wanted.get("user", stand_in.user),
         mounts=[Mount(Path("/usr"), "/usr", read_only=True), *mounts],
         memory=memory_of(wanted),
@@ -111,5 +147,9 @@ def test_a_program_runs_on_what_is_mounted_into_it(
         assert started.program.alive(), output.text() + errors.text()
         checked = started.within(stand_in.check)
         assert checked.returncode == 0, checked.stdout + checked.stderr
+        if image == "prom/prometheus":
+            address = "http://127.0.0.1:9090/api/v1/status/config"
+            configuration = started.within(["wget", "-q", "-O", "-", address]).stdout
+            assert f"grafana_url: {wanted['environment']['GRAFANA_URL']}\\n" in configuration
     said = output.text() + errors.text()
     assert not [line for line in said.splitlines() if "level=error" in line or "level=ERROR" in line]

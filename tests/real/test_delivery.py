@@ -84,7 +84,7 @@ def addresses(
         "prometheus.yml": {
             "alertmanager:9093": ", ".join(f"127.0.0.1:{each.port}" for each in alertmanagers),
             "blackbox:9115": f"127.0.0.1:{blackbox.port}",
-            "grafana_url: http://localhost:3000": "grafana_url: https://grafana.example.com",
+            "grafana_url: ${GRAFANA_URL}": "grafana_url: https://grafana.example.com",
             "runbooks_url: docs/runbooks": "runbooks_url: https://git.example.com/docs/runbooks",
         },
         "targets/service.yml": {"service:9464": f"127.0.0.1:{service.metrics_port}"},

@@ -110,14 +110,36 @@ def test_the_watchers_call_each_other_by_names_and_ports_that_exist() -> None:
     assert called <= listening()
 
 
+def published() -> dict[str, tuple[str, str, str]]:
+    """Of each container that this machine reaches: the variable of its port, the port, its own."""
+    found = {}
+    for name, container in containers().items():
+        for port in container.get("ports", []):
+            match = re.fullmatch(r"127\.0\.0\.1:\$\{(\w+):-(\d+)\}:(\d+)", port)
+            assert match, f"{name} publishes {port}: only on 127.0.0.1, on a port that .env can set"
+            found[name] = (match[1], match[2], match[3])
+    return found
+
+
 def test_only_this_machine_can_reach_the_containers() -> None:
-    published = [(name, port) for name, c in containers().items() for port in c.get("ports", [])]
-    assert {name for name, _ in published} == {"service", "prometheus", "alertmanager", "grafana"}
-    for name, port in published:
-        address, outside, inside = port.split(":")
-        assert address == "127.0.0.1"
+    assert published().keys() == {"service", "prometheus", "alertmanager", "grafana"}
+    for name, (_, outside, inside) in published().items():
         assert outside == inside
         assert f"{name}:{inside}" in listening()
+
+
+def test_links_follow_the_ports_of_env() -> None:
+    example = (ROOT / ".env.example").read_text()
+    links = [
+        link
+        for container in containers().values()
+        for text in texts([container.get("command", []), container.get("environment", {})])
+        for link in re.findall(r"http://localhost:(\S+)", text)
+    ]
+    for name, (variable, port, _) in published().items():
+        assert f"\n#{variable}={port}\n" in example
+        assert name == "service" or f"${{{variable}:-{port}}}" in links
+    assert all(link.startswith("${") for link in links), links
 
 
 def test_whoever_is_at_this_machine_can_try_a_panel_and_save_it() -> None:
@@ -129,7 +151,7 @@ def test_whoever_is_at_this_machine_can_try_a_panel_and_save_it() -> None:
 
 
 def test_the_pages_ask_this_machine_for_published_ports_alone() -> None:
-    outside = {port.split(":")[1] for c in containers().values() for port in c.get("ports", [])}
+    outside = {port for _, port, _ in published().values()}
     pages = {ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {ROOT / "docs/box.md"}
     asked = {
         (page.name, port)
