@@ -61,6 +61,7 @@ SERVICES = [
     Proof("*", r"make check-config", "tests/real/test_service_ci.py", "def check_config(", "it names what is missing"),
     Proof("README.md", r"flask db upgrade", "tests/real/test_database.py", '"upgrade"', "the command of a container"),
     Proof("docs/*", r"logs(\(\) \{| \|).*", "tests/real/test_rules.py", "logs |", "this needs a day's log"),
+    Proof("docs/monitoring.md", r"curl .*Watchdog.*", "tests/real/test_watchdog.py", '"docs/monitoring.md"'),
     Proof("docs/*", r"docker compose .*", "tests/real/test_compose.py", "def test_", DOCKER),
     Proof("docs/*", r"kubectl .*", "tests/real/test_kubernetes.py", "kubectl", CLUSTER),
     Proof("docs/kubernetes.md", r"[A-Z_]+=.*", f"{SERVICE}/tests/deploy/test_kubernetes.py", "docs/kubernetes.md"),

@@ -35,8 +35,16 @@ CHECKS = [
         ("promtool check config",),
         f"{DEBIAN} prometheus",
     ),
-    Check("monitoring/prometheus/rules/*.yml", ("promtool check rules",), f"{DEBIAN} prometheus"),
-    Check("monitoring/prometheus/tests/*.yml", ("promtool test rules",), f"{DEBIAN} prometheus"),
+    Check(
+        "monitoring/prometheus/rules/*.yml monitoring/prometheus/watchers/*.yml",
+        ("promtool check rules",),
+        f"{DEBIAN} prometheus",
+    ),
+    Check(
+        "monitoring/prometheus/tests/*.yml monitoring/prometheus/watchers/tests/*.yml",
+        ("promtool test rules",),
+        f"{DEBIAN} prometheus",
+    ),
     Check(
         "monitoring/alertmanager/alertmanager.yml",
         ("amtool check-config",),

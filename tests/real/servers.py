@@ -154,9 +154,10 @@ class Redis(Server):
 
 
 class Prometheus(Server):
-    def __init__(self, folder: Path, configuration: Path, port: int) -> None:
+    def __init__(self, folder: Path, configuration: Path, port: int, *options: str) -> None:
         command: list[str | Path] = [
             program("prometheus"),
+            *options,
             f"--config.file={configuration}",
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",

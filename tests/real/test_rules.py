@@ -41,7 +41,8 @@ def _passes(*command: str | Path) -> None:
 def _all_pass(promtool: Path, service: Path) -> None:
     """Check the configuration and the rules, and run the unit tests, as the owner would."""
     folder = service / "monitoring/prometheus"
-    rules, tests = sorted(folder.glob("rules/*.yml")), sorted(folder.glob("tests/*_test.yml"))
+    rules = sorted([*folder.glob("rules/*.yml"), *folder.glob("watchers/*.yml")])
+    tests = sorted(folder.rglob("tests/*_test.yml"))
     assert len(tests) > len(rules) > 8
     _passes(promtool, "check", "config", folder / "prometheus.yml")
     _passes(promtool, "check", "rules", "--lint-fatal", *rules)

@@ -87,6 +87,7 @@ class Watcher(Prometheus):
             for file, texts in files.items():
                 (own / file).write_text(changed((own / file).read_text(), texts))
         if hurry:
-            for rules in own.glob("rules/*.yml"):
+            for rules in (*own.glob("rules/*.yml"), *own.glob("watchers/*.yml")):
                 rules.write_text(hurried(rules.read_text()))
-        super().__init__(folder, own / "prometheus.yml", port)
+        options = ["--rules.alert.resend-delay=1s"] if hurry else []
+        super().__init__(folder, own / "prometheus.yml", port, *options)

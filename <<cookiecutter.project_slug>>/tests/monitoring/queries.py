@@ -14,7 +14,6 @@ import yaml
 from .rules import ROOT, rules
 
 MONITORING = ROOT / "monitoring"
-RULES = MONITORING / "prometheus" / "rules"
 EXPORTERS = MONITORING / "prometheus" / "exporters"
 DASHBOARDS = MONITORING / "grafana" / "dashboards"
 DOCS = ROOT / "docs"

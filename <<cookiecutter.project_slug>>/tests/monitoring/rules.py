@@ -11,8 +11,15 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "monitoring" / "prometheus"
-RULES = sorted(PROMETHEUS.glob("rules/*.yml"))
-UNIT_TESTS = sorted(PROMETHEUS.glob("tests/*_test.yml"))
+WATCHERS = PROMETHEUS / "watchers"
+RULES = sorted([*PROMETHEUS.glob("rules/*.yml"), *WATCHERS.glob("*.yml")])
+UNIT_TESTS = sorted([*PROMETHEUS.glob("tests/*_test.yml"), *WATCHERS.glob("tests/*_test.yml")])
+
+
+def unit_tests_of(file: Path) -> Path:
+    """Where the unit tests of a file of rules belong."""
+    home = WATCHERS if file.parent == WATCHERS else PROMETHEUS
+    return home / "tests" / f"{file.stem}_test.yml"
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,11 @@ class Alert:
     severity: str
     labels: dict[str, str]
     annotations: dict[str, str]
+
+    @property
+    def always_fires(self) -> bool:
+        """Whether it is there to be missed, as Watchdog is."""
+        return self.expression.startswith("vector(")
 
     @property
     def threshold(self) -> str:

@@ -7,6 +7,7 @@ import pytest
 from ..support import ROOT, a_process, samples_of
 from . import queries
 from .queries import Metrics, Query, problems
+from .rules import RULES
 
 PROGRAM = """
 import runpy
@@ -68,7 +69,7 @@ def test_all_that_rules_panels_and_runbooks_name_exists(known: Metrics) -> None:
 
 def test_every_file_that_holds_queries_is_read() -> None:
     read = {query.where.partition(":")[0] for query in queries.all_queries()}
-    files = [*queries.DASHBOARDS.glob("*.json"), *queries.RULES.glob("*.yml")]
+    files = [*queries.DASHBOARDS.glob("*.json"), *RULES]
     files += [path for path in queries.DOCS.rglob("*.md") if "```promql" in queries.read(path)]
     assert {str(path.relative_to(ROOT)) for path in files} <= read
 
