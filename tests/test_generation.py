@@ -240,6 +240,7 @@ def test_the_next_steps_are_printed_once_and_last(
 def test_how_long_generating_takes(template: Path, tmp_path: Path) -> None:
     for tier in TIERS:
         begun = time.monotonic()
-        generate_with_cookiecutter(template, tmp_path / tier, scale_tier=tier)
+        options = ["--no-input", "--output-dir", str(tmp_path / tier)]
+        run(sys.executable, "-m", "cookiecutter", *options, template, f"scale_tier={tier}", cwd=tmp_path)
         print(f"{tier}: {time.monotonic() - begun:.2f} s")
     assert len(list(tmp_path.glob("*/order-service"))) == len(TIERS)
