@@ -226,6 +226,9 @@ def test_the_master_serves_everything_on_the_metrics_port(observed: dict[str, An
     ):
         assert found["scraped"][name]
     assert found["narrowed"] == [[], ["app_info", "process_workers"]]
+    assert found["scraped"]["worker_exits_total"] == [
+        [{"cause": cause}, 0.0] for cause in ("crashed", "killed", "timeout")
+    ]
 
 
 def test_under_gunicorn_the_service_port_has_no_metrics(observed: dict[str, Any]) -> None:
@@ -274,3 +277,110 @@ sys.exit("as where METRICS_PORT is taken")
     folder, there = done.stdout.decode().split()
     assert there == "True"
     assert not Path(folder).exists()
+
+
+REAPED = """
+import json, os, signal
+from types import SimpleNamespace
+from unittest.mock import Mock
+from gunicorn.arbiter import Arbiter
+from prometheus_client import CollectorRegistry, generate_latest
+from <<cookiecutter.__package>> import gunicorn_conf
+from <<cookiecutter.__package>>.workers.processes import worker_exits
+from tests.support import samples_of
+
+registry = CollectorRegistry()
+registry.register(worker_exits)
+master = Mock(
+    cfg=gunicorn_conf, reexec_pid=0, dirty_arbiter_pid=0, LISTENERS=["a listener"], WORKERS={},
+    WORKER_BOOT_ERROR=Arbiter.WORKER_BOOT_ERROR, APP_LOAD_ERROR=Arbiter.APP_LOAD_ERROR,
+)
+
+
+def counted(*ends, aborted=False):
+    for number in ends:
+        if (worker := os.fork()) == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), -number) if number < 0 else os._exit(number)
+        master.WORKERS[worker] = Mock(pid=worker, aborted=aborted)
+        os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
+    Arbiter.reap_workers(master)
+    assert not master.WORKERS
+    samples = samples_of(generate_latest(registry).decode())["worker_exits_total"]
+    return {labels["cause"]: value for labels, value in samples}
+
+
+answer = {
+    "asked": counted(0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGQUIT),
+    "unasked": counted(-signal.SIGKILL, 1, 255, -signal.SIGABRT, -signal.SIGKILL),
+    "timeout": counted(1, -signal.SIGKILL, aborted=True),
+}
+master.LISTENERS = []
+answer["stopping"] = counted(-signal.SIGKILL, 1)
+print(json.dumps(answer))
+"""
+
+
+def test_gunicorn_reaps_workers_and_those_that_ended_unasked_are_counted(tmp_path: Path) -> None:
+    done = a_process(REAPED, tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["asked"] == {"crashed": 0, "killed": 0, "timeout": 0}
+    assert found["unasked"] == {"crashed": 3, "killed": 2, "timeout": 0}
+    assert found["timeout"] == {"crashed": 3, "killed": 2, "timeout": 2}
+    assert found["stopping"] == found["timeout"]
+
+
+QUEUED = """
+import os, socket, threading
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
+from gunicorn.config import Config
+from gunicorn.workers.gthread import TConn
+from <<cookiecutter.__package>> import gunicorn_conf
+
+now, found = 100.0, []
+gunicorn_conf.time.perf_counter = lambda: now
+
+
+def answer(environ, start_response):
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+
+
+def sent(request):
+    global now
+    free, client = threading.Event(), socket.socket()
+    worker.tpool.submit(free.wait)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client.connect(listener.getsockname())
+        client.sendall(request)
+        client.shutdown(socket.SHUT_WR)
+        conn = TConn(worker.cfg, *listener.accept(), listener.getsockname())
+    worker.enqueue_req(conn)
+    now += 3.5
+    free.set()
+    worker.tpool.submit(int).result()
+    client.close()
+    conn.close()
+
+
+worker = gunicorn_conf.PatientWorker(1, os.getppid(), [], Mock(), 30, Config(), Mock())
+worker.tpool, worker.wsgi, worker.waited = ThreadPoolExecutor(1), answer, found.append
+worker.method_queue.init()
+for request in (
+    b"GET / HTTP/1.1\\r\\nHost: here\\r\\n\\r\\n",
+    b"",
+    b"GET /health/ready HTTP/1.1\\r\\nHost: here\\r\\n\\r\\n",
+    b"HEAD /parcels HTTP/1.1\\r\\nHost: here\\r\\n\\r\\n",
+):
+    sent(request)
+print(found)
+"""
+
+
+def test_gunicorn_records_how_long_each_request_waited_for_a_thread(tmp_path: Path) -> None:
+    """A connection that closes without a request is none, and probes are not counted."""
+    done = a_process(QUEUED, tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.splitlines()[-1] == b"[3.5, 3.5]"

@@ -1,8 +1,9 @@
-"""Workers die: what was counted stays counted, and a scrape costs no more than before."""
+"""Workers die: each is counted by its cause, no total falls, and a scrape costs no more than before."""
 
 from __future__ import annotations
 
 import ctypes
+import http.client
 import os
 import signal
 import struct
@@ -11,11 +12,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from .load import counted, under_load, watched
+from .load import counted, send, under_load, watched
 from .processes import eventually, exists
-from .service import Gunicorn, Service
+from .service import Gunicorn, Service, request
 
 WORKERS = 6
+FEW = 3
 IN_OPEN = 0x20
 
 
@@ -114,3 +116,77 @@ def _load_counted(service: Gunicorn) -> float:
     scrape = service.scrape()
     assert scrape.total("http_requests_in_progress") == 0
     return counted(scrape) - counted(scrape, route="/stage/pid")
+
+
+def _exits(service: Gunicorn) -> dict[str, float]:
+    return {dict(labels)["cause"]: count for labels, count in service.scrape().series["worker_exits_total"].items()}
+
+
+def _counted_as(service: Gunicorn, expected: dict[str, float], former: set[int], what: str) -> None:
+    """Wait until as many other workers follow those that ended, and compare the counts."""
+
+    def condition() -> bool:
+        now = service.workers()
+        return len(now) == FEW and not former & set(now) and _counting(service) == FEW
+
+    eventually(condition, f"others than {former} after {what}", 60)
+    assert _exits(service) == expected, what
+
+
+def test_workers_that_end_unasked_are_counted_by_cause(small: Service) -> None:
+    """All at once by a signal, one by an exit code, one that hangs; a reload keeps the counts."""
+    expected = {"crashed": 0.0, "killed": 0.0, "timeout": 0.0}
+    with small.serving(WEB_CONCURRENCY=str(FEW), LOG_LEVEL="WARNING", GUNICORN_CMD_ARGS="--timeout=12") as service:
+        _counted_as(service, expected, set(), "the start")
+        with watched(service) as watcher:
+            for number, cause in (
+                (signal.SIGKILL, "killed"),
+                (signal.SIGSEGV, "crashed"),
+                (signal.SIGKILL, "killed"),
+                (signal.SIGABRT, "crashed"),
+            ):
+                doomed = service.workers()
+                for pid in doomed:
+                    os.kill(pid, number)
+                expected[cause] += FEW
+                _counted_as(service, expected, set(doomed), number.name)
+            for path, cause in (("/stage/exit/7", "crashed"), ("/stage/hang", "timeout")):
+                (ended,) = _leaves_unanswered(service, path)
+                expected[cause] += 1
+                _counted_as(service, expected, {ended}, path)
+            former = set(service.workers())
+            service.program.send(signal.SIGHUP)
+            _counted_as(service, expected, former, "a reload")
+        assert not watcher.fell
+        assert not watcher.failed
+
+
+def _leaves_unanswered(service: Gunicorn, path: str) -> set[int]:
+    """Ask for what ends a worker; return that one."""
+    former = set(service.workers())
+    with pytest.raises((http.client.HTTPException, OSError)):
+        request(service.port, path, seconds=60)
+    return eventually(lambda: former - set(service.workers()), f"an end by {path}")
+
+
+def test_workers_that_end_when_asked_are_not_counted(small: Service) -> None:
+    """Reloads, also of workers that have only begun; max_requests; fewer workers; a stop."""
+    none = {"crashed": 0.0, "killed": 0.0, "timeout": 0.0}
+    limited = "--max-requests=20"
+    with small.serving(WEB_CONCURRENCY=str(FEW), DRAIN_SECONDS="1", GUNICORN_CMD_ARGS=limited) as service:
+        former = set(service.workers())
+        for _ in range(3):
+            service.program.send(signal.SIGHUP)
+        _counted_as(service, none, former, "reloads")
+        former = set(service.workers())
+        send(service, 150)
+        _counted_as(service, none, former, "20 requests each")
+        service.program.send(signal.SIGTTOU)
+        eventually(lambda: len(service.workers()) == FEW - 1, "one fewer")
+        for pid in (former := set(service.workers())):
+            os.kill(pid, signal.SIGTERM)
+        eventually(lambda: not former & set(service.workers()), "others after SIGTERM")
+        with watched(service) as watcher:
+            service.program.send(signal.SIGTERM)
+            eventually(lambda: watcher.failed, "an end")
+        assert watcher.last.total("worker_exits_total") == 0

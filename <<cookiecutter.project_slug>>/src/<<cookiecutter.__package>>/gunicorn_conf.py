@@ -8,9 +8,11 @@ import atexit
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from shutil import rmtree
 from types import FrameType
 from typing import Any
@@ -46,7 +48,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker  # noqa: E402
 from prometheus_client import CollectorRegistry  # noqa: E402
 
 from .observability.logging import init_logging  # noqa: E402
-from .observability.middleware import client_ip  # noqa: E402
+from .observability.middleware import QUIET_PATHS, client_ip  # noqa: E402
 from .workers import exposition  # noqa: E402
 from .workers.listener import (  # noqa: E402
     SETTLE_SECONDS,
@@ -55,6 +57,7 @@ from .workers.listener import (  # noqa: E402
     refuse_new_connections,
 )
 from .workers.memory import begin_drain, is_draining  # noqa: E402
+from .workers.processes import worker_exits  # noqa: E402
 
 init_logging(settings)
 
@@ -81,8 +84,11 @@ _REFUSED_WITH = {
 class PatientWorker(ThreadWorker):
     """Answers also the connections that waited to be accepted when it was asked to stop.
 
-    Requests that gunicorn refuses are recorded as security events.
+    Requests that gunicorn refuses are recorded as security events, and how long a request waited
+    for a thread goes into a histogram.
     """
+
+    waited: Callable[[float], None]
 
     def accept(self, listener: BaseSocket) -> None:
         # One poll can return the signal and a connection: the listener is closed by then.
@@ -95,7 +101,18 @@ class PatientWorker(ThreadWorker):
             conn.client = (conn.client[0].removeprefix("::ffff:"), *conn.client[1:])
             if is_draining():
                 accept_packets(conn.sock)
+        conn.queued = time.perf_counter()
         super().enqueue_req(conn)
+
+    def handle(self, conn: TConn) -> Any:
+        conn.queue_seconds = time.perf_counter() - conn.queued
+        return super().handle(conn)
+
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        # Not every connection that a thread takes up holds a request.
+        if req.path not in QUIET_PATHS:
+            self.waited(conn.queue_seconds)
+        return super().handle_request(req, conn)
 
     def handle_error(
         self, req: Any, client: socket.socket, addr: tuple[str, int], exc: BaseException
@@ -160,10 +177,15 @@ def when_ready(server: Arbiter) -> None:
 
 def post_worker_init(worker: Worker) -> None:
     worker.wsgi.extensions["health"].watch()
+    worker.waited = worker.wsgi.extensions["request_metrics"].waited
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:
     exposition.merge_exited_worker(worker.pid)
+    # Its caller, Arbiter.reap_workers, does not pass on what waitpid returned. A master without
+    # listeners is stopping, and kills who takes too long.
+    if server.LISTENERS:
+        worker_exits.count(sys._getframe(1).f_locals.get("status", 0), worker.aborted)
 
 
 def _drain_before_stopping(server: Arbiter) -> None:

@@ -8,6 +8,7 @@ import importlib
 import logging
 import logging.config
 import os
+import re
 import sys
 import threading
 import time
@@ -41,6 +42,18 @@ def slow(seconds: float) -> str:
     """Take a while."""
     time.sleep(seconds)
     return "slow"
+
+
+@app.get("/stage/exit/<int:code>")
+def exit_at_once(code: int) -> str:
+    """End the worker, as a C extension might."""
+    os._exit(code)
+
+
+@app.get("/stage/hang")
+def hang() -> str:
+    """Match for longer than anybody waits, which lets no other thread run."""
+    return str(re.match("(a+)+b", "a" * 60))
 
 
 @app.get("/stage/status/<int:code>")

@@ -37,6 +37,7 @@ histogram = partial(Histogram, registry=metrics.registry)
 # OpenTelemetry's advice for http.server.request.duration, and the service's threshold.
 _ADVISED = {0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0}
 LATENCY_BUCKETS = tuple(sorted(_ADVISED | {SLOW_REQUEST_SECONDS}))
+QUEUE_BUCKETS = (*LATENCY_BUCKETS, 30.0, 60.0)
 
 
 def new_registry() -> CollectorRegistry:
@@ -49,17 +50,25 @@ def new_registry() -> CollectorRegistry:
 class RequestMetrics:
     """Latency, traffic, errors and saturation, by method, route and status.
 
-    `began` is called as a request begins, `done` when the last piece of its answer is made.
+    `began` is called as a request begins, `done` when the last piece of its answer is made, and
+    `waited` with the seconds from when gunicorn could read its connection to when a thread did.
     """
 
     def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
         duration = histogram(
             "http_request_duration_seconds",
-            "Time from the first byte of a request's headers to the first of its answer's.",
+            "Time from when a request's headers are read to the first byte of its answer.",
             ["method", "route", "status"],
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
+        queue = histogram(
+            "http_request_queue_seconds",
+            "Time that a request waits for a thread, before its duration begins.",
+            buckets=QUEUE_BUCKETS,
+            registry=registry,
+        )
+        self.waited = observer(queue)
         in_progress = gauge(
             "http_requests_in_progress", "Requests that are being answered.", registry=registry
         )
@@ -87,4 +96,5 @@ def init_metrics(app: Flask, settings: Settings, registry: CollectorRegistry) ->
             app.add_url_rule(
                 "/metrics", "metrics", lambda: Response.from_app(exposition, request.environ)
             )
-    return RequestMetrics(settings, registry)
+    requests = app.extensions["request_metrics"] = RequestMetrics(settings, registry)
+    return requests

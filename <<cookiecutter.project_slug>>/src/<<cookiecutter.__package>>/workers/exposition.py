@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 from ..settings import Settings
 from . import memory
 from .listener import addresses
-from .processes import ServiceProcesses
+from .processes import ServiceProcesses, worker_exits
 from .values import AllocatedValues
 
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -146,7 +146,8 @@ def serve_metrics(settings: Settings) -> None:
     Exits with one line where METRICS_PORT is taken.
     """
     registry = Registry()
-    for collector in (Workers(values_directory()), ServiceProcesses(), Info(settings)):
+    workers = Workers(values_directory())
+    for collector in (workers, ServiceProcesses(), worker_exits, Info(settings)):
         registry.register(collector)
     for address in addresses(settings.host):
         try:

@@ -1,9 +1,11 @@
-"""CPU, memory, files and start of the service as a whole: gunicorn's master and its workers.
+"""CPU, memory, files and start of the service as a whole, and how its workers ended.
 
 prometheus_client's own collector sees one process, and none in multiprocess mode. The names are
 the ones every Prometheus client library uses.
 """
 
+import os
+import signal
 from collections.abc import Iterator
 
 import psutil
@@ -46,3 +48,34 @@ class ServiceProcesses(Collector):
             ("process_workers", "Worker processes.", workers),
         ):
             yield GaugeMetricFamily(name, documentation, value)
+
+
+class WorkerExits(Collector):
+    """Workers that ended although nobody asked them to, by cause. A reload keeps the counts."""
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(("crashed", "killed", "timeout"), 0)
+
+    def count(self, status: int, timed_out: bool) -> None:
+        """Count a worker by its status as os.waitpid returns it, unless it was asked to end."""
+        code = os.waitstatus_to_exitcode(status)
+        if timed_out:
+            self._counts["timeout"] += 1
+        elif code == -signal.SIGKILL:
+            self._counts["killed"] += 1
+        elif code not in _ASKED_TO_END:
+            self._counts["crashed"] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        exits = CounterMetricFamily(
+            "worker_exits", "Workers that ended unasked: killed, crashed, hung.", labels=["cause"]
+        )
+        for cause, count in self._counts.items():
+            exits.add_metric([cause], count)
+        yield exits
+
+
+# A worker has no handlers of its own in its first moments: a signal to stop ends it as such.
+_ASKED_TO_END = (0, -signal.SIGINT, -signal.SIGQUIT, -signal.SIGTERM)
+
+worker_exits = WorkerExits()
