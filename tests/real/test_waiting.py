@@ -14,6 +14,7 @@ from .service import Gunicorn, Scrape, Service
 
 QUEUE, DURATION = "http_request_queue_seconds", "http_request_duration_seconds"
 THREADS = 4
+NEAR = 0.4
 
 
 def _scraped(service: Gunicorn, number: int) -> Scrape:
@@ -44,12 +45,12 @@ def test_the_clients_own_clock_is_queue_and_duration_together(small: Service) ->
     assert account.statuses() == {200: 72}
     queue, duration = scrape.total(f"{QUEUE}_sum"), scrape.total(f"{DURATION}_sum")
     assert scrape.total(f"{QUEUE}_count") == 72
-    assert duration == pytest.approx(72 * 1.0, rel=0.05)
+    assert duration == pytest.approx(72 * 1.0, rel=0.1)
     assert queue + duration == pytest.approx(_clients(account), rel=0.05)
     # Of each kind as many as the clients saw; a wait near the edge may be on either side of it.
     for edge in (0.5, 2.5):
-        above = sum(one.seconds > 1.0 + edge + 0.1 for one in account.answered)
-        near = sum(abs(one.seconds - 1.0 - edge) <= 0.1 for one in account.answered)
+        above = sum(one.seconds > 1.0 + edge + NEAR for one in account.answered)
+        near = sum(abs(one.seconds - 1.0 - edge) <= NEAR for one in account.answered)
         assert above <= _longer_than(scrape, str(edge)) <= above + near, edge
 
 

@@ -87,33 +87,25 @@ class FallbackValues(AllocatedValues):
 values.MmapedDict = FallbackValues  # type: ignore[attr-defined]
 
 
-class Cell:
-    """One value's place in its file.
+def _place(value: Any) -> "tuple[memoryview[float], int]":
+    """Where a value lies: the numbers of its file, and its index among them.
 
     prometheus_client takes a lock, reads the process id and looks the place up by name at each
     write: three times the cost of the write itself. Only for values that nothing else writes;
     hold `_writing`.
     """
-
-    __slots__ = ("_numbers", "_place")
-
-    def __init__(self, value: Any) -> None:
-        self._numbers = memoryview(value._file._m).cast("d")
-        self._place = value._file._positions[value._key] // 8
-
-    def add(self, amount: float) -> None:
-        self._numbers[self._place] += amount
+    return memoryview(value._file._m).cast("d"), value._file._positions[value._key] // 8
 
 
 def adder(metric: Any) -> Callable[[float], None]:
     """`inc` of a counter or gauge whose only writer is the caller."""
     if not metric._value._multiprocess:
         return metric.inc  # type: ignore[no-any-return]
-    cell = Cell(metric._value)
+    numbers, index = _place(metric._value)
 
     def add(amount: float) -> None:
         with _writing:
-            cell.add(amount)
+            numbers[index] += amount
 
     return add
 
@@ -122,13 +114,14 @@ def observer(histogram: Histogram) -> Callable[[float], None]:
     """`observe` of a histogram whose only writer is the caller."""
     if not histogram._sum._multiprocess:
         return histogram.observe
-    total, bounds = Cell(histogram._sum), histogram._upper_bounds
-    buckets = [Cell(bucket) for bucket in histogram._buckets]
+    total, total_index = _place(histogram._sum)
+    buckets = [_place(bucket) for bucket in histogram._buckets]
+    bounds = histogram._upper_bounds
 
     def observe(amount: float) -> None:
-        bucket = buckets[bisect_left(bounds, amount)]
+        numbers, index = buckets[bisect_left(bounds, amount)]
         with _writing:
-            total.add(amount)
-            bucket.add(1)
+            total[total_index] += amount
+            numbers[index] += 1
 
     return observe
