@@ -30,6 +30,7 @@ SIZES: dict[str, tuple[type[int] | type[float], float, float]] = {
     "replicas": (int, 1, 1000),
     "retention_days": (int, 1, 3650),
     "thresholds.error_ratio": (float, 0.0001, 1),
+    "thresholds.error_budget": (float, 0.0001, 1),
     "thresholds.latency_seconds": (float, 0.001, 60),
     "thresholds.saturation_ratio": (float, 0.01, 1),
 }

@@ -58,5 +58,8 @@ def test_panels_turn_red_at_the_thresholds_of_the_tier(service: Generate, tier: 
     }.items():
         assert red[title] == thresholds[threshold], title
     (budget,) = (panel for panel in panels if panel["title"] == "Error budget left, 24 h")
-    assert budget["targets"][0]["expr"].endswith(f"/ {thresholds['error_ratio']}")
-    assert f"{thresholds['error_ratio']:.0%}".replace("%", " %") in budget["description"]
+    assert budget["targets"][0]["expr"].endswith(f"/ {thresholds['error_budget']}")
+    assert f" {thresholds['error_budget'] * 100:g} % of the last 24 hours' requests may fail" in budget["description"]
+    (available,) = (panel for panel in panels if panel["title"] == "Availability, 24 h")
+    green = available["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"]
+    assert green == pytest.approx(1 - thresholds["error_budget"])

@@ -79,11 +79,8 @@ def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def of_dashboards() -> Iterator[Query]:
     """Of panels, annotations and variables, with durations in the place of Grafana's own."""
+    yield from of_panels()
     for name, dashboard in dashboards().items():
-        for panel in panels(dashboard):
-            for target in panel.get("targets", ()):
-                where = f"{line_of(name, panel['title'])}: {panel['title']}"
-                yield _query(where, target["expr"], target.get("legendFormat", ""))
         for annotation in dashboard["annotations"]["list"]:
             where = f"{line_of(name, annotation['name'])}: annotation {annotation['name']}"
             yield _query(where, annotation["expr"], annotation["textFormat"])
@@ -95,6 +92,14 @@ def of_dashboards() -> Iterator[Query]:
                 yield _query(where, asked[1], f"{{{{{asked[2]}}}}}")
 
 
+def of_panels() -> Iterator[Query]:
+    for name, dashboard in dashboards().items():
+        for panel in panels(dashboard):
+            for target in panel.get("targets", ()):
+                where = f"{line_of(name, panel['title'])}: {panel['title']}"
+                yield _query(where, target["expr"], target.get("legendFormat", ""))
+
+
 def line_of(dashboard: str, name: str) -> str:
     """The file, from the repository's root, and the line where a dashboard has this name."""
     path = DASHBOARDS / dashboard
@@ -103,6 +108,7 @@ def line_of(dashboard: str, name: str) -> str:
 
 
 def _query(where: str, text: str, shown: str) -> Query:
+    text = re.sub(r"\$__(rate_interval|interval|range)_ms", "300000", text)
     text = re.sub(r"\$__(rate_interval|interval|range)", "5m", text)
     return Query(where, text, tuple(re.findall(r"\{\{ *(\w+) *\}\}", shown)))
 

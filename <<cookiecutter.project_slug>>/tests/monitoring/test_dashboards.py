@@ -11,11 +11,11 @@ import yaml
 from <<cookiecutter.__package>>.settings import SERVICE
 
 from ..support import ROOT
-from .queries import DASHBOARDS, MONITORING, dashboards, line_of, of_dashboards, panels, read
+from .queries import DASHBOARDS, MONITORING, Parts, dashboards, line_of, of_panels, panels, read
 from .rules import alerts
 
 NAMES = sorted(path.name for path in DASHBOARDS.glob("*.json"))
-SCOPE = f"service='{SERVICE}', environment='$environment', instance=~'$instance'"
+CHOSEN = {"service": SERVICE, "environment": "$environment", "instance": "$instance"}
 
 
 def place(panel: dict[str, Any]) -> tuple[int, int, int, int]:
@@ -65,18 +65,29 @@ def test_every_panel_says_what_it_shows_and_in_what_unit(name: str) -> None:
 def test_what_is_a_number_or_a_state_has_a_colour_for_it(name: str) -> None:
     for panel in panels(dashboards()[name]):
         if panel["type"] in ("stat", "state-timeline"):
-            assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"], panel["title"]
+            thresholds = panel["fieldConfig"]["defaults"].get("thresholds", {})
+            assert thresholds.get("steps"), (
+                f"{line_of(name, panel['title'])}: the panel {panel['title']!r} needs"
+                " fieldConfig.defaults.thresholds with steps, such as"
+                ' {"color": "text", "value": null}'
+            )
 
 
-def test_every_query_asks_for_the_chosen_instances_of_the_service_alone() -> None:
-    for query in of_dashboards():
-        if "variable" in query.where or "ALERTS" in query.text:
-            assert SERVICE in query.text, query.where
-        else:
-            selectors = re.findall(r"\{([^}]*)\}", query.text)
-            job = f"job='{SERVICE}', "
-            scoped = [selector.removeprefix(job).startswith(SCOPE) for selector in selectors]
-            assert all(scoped or [False]), f"{query.where} must begin its selectors with {SCOPE}"
+def test_every_panel_shows_the_chosen_instances_of_the_service_alone() -> None:
+    """A recorded series has no instance, unless its name begins with that level."""
+    for query in of_panels():
+        for metric, matched in Parts(query.text).selectors:
+            if metric == "ALERTS":
+                continue
+            wanted = dict(CHOSEN)
+            if ":" in (metric or "") and not str(metric).startswith("instance:"):
+                del wanted["instance"]
+            for label, value in wanted.items():
+                sign = "=~" if label == "instance" else "="
+                assert matched.get(label) == value, (
+                    f"{query.where} must select {metric} with {label}{sign}'{value}': else it shows"
+                    " more than was chosen at the top"
+                )
 
 
 def test_a_variable_is_there_for_each_that_a_panel_uses() -> None:
@@ -85,16 +96,25 @@ def test_a_variable_is_there_for_each_that_a_panel_uses() -> None:
         # The title is the service's own name, whatever is in it.
         text = json.dumps({part: dashboard[part] for part in dashboard if part != "title"})
         used = set(re.findall(r"\$\{?([a-z]\w*)", text))
-        assert used == made, name
+        place = (DASHBOARDS / name).relative_to(ROOT)
+        assert used <= made, f"{place} uses ${{{used - made}}}: add it to templating.list"
+        assert made <= used, f"{place} makes {made - used}, which no panel uses: remove it"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_dashboard_has_the_same_variables_and_the_same_annotations(name: str) -> None:
-    all_of_them, these = dashboards()["service.json"], dashboards()[name]
-    assert these["annotations"] == all_of_them["annotations"]
-    assert these["links"] == all_of_them["links"]
+def test_what_every_dashboard_has_is_the_same_in_all(name: str) -> None:
+    """Variables of its own it may have besides."""
+    of_service, these = dashboards()["service.json"], dashboards()[name]
+    for part in ("annotations", "links"):
+        assert these[part] == of_service[part], (
+            f"{line_of(name, part)}: {part} must be those of service.json: copy them from there"
+        )
+    common = {variable["name"]: variable for variable in of_service["templating"]["list"]}
     for variable in these["templating"]["list"]:
-        assert variable in all_of_them["templating"]["list"], variable["name"]
+        assert variable == common.get(variable["name"], variable), (
+            f"{line_of(name, variable['name'])}: the variable {variable['name']} must be that of"
+            " service.json: copy it from there, or give it another name"
+        )
 
 
 def test_a_dashboard_opens_on_the_prometheus_that_is_provisioned() -> None:
@@ -114,14 +134,24 @@ def test_a_dashboard_opens_on_the_prometheus_that_is_provisioned() -> None:
 
 def test_no_two_dashboards_are_one_to_grafana() -> None:
     for key in ("uid", "title"):
-        assert len({dashboard[key] for dashboard in dashboards().values()}) == len(NAMES)
-    assert all(re.fullmatch(r"[a-zA-Z0-9-]{1,40}", each["uid"]) for each in dashboards().values())
+        names: dict[str, str] = {}
+        for name, dashboard in dashboards().items():
+            other = names.setdefault(dashboard[key], name)
+            assert other == name, f"{line_of(name, dashboard[key])}: {key} is that of {other}"
+    for name, dashboard in dashboards().items():
+        assert re.fullmatch(r"[a-zA-Z0-9-]{1,40}", dashboard["uid"]), (
+            f"{line_of(name, dashboard['uid'])}: uid must be 1 to 40 letters, digits and hyphens"
+        )
 
 
 def test_a_panel_names_a_runbook_that_exists() -> None:
     for name in NAMES:
-        for runbook in re.findall(r"\$\{runbooks_url\}/(\w+\.md)", read(DASHBOARDS / name)):
-            assert (ROOT / "docs" / "runbooks" / runbook).exists(), f"{name}: {runbook}"
+        for number, line in enumerate(read(DASHBOARDS / name).splitlines(), 1):
+            for runbook in re.findall(r"\$\{runbooks_url\}/(\w+\.md)", line):
+                assert (ROOT / "docs" / "runbooks" / runbook).exists(), (
+                    f"{(DASHBOARDS / name).relative_to(ROOT)}:{number}: there is no"
+                    f" docs/runbooks/{runbook}"
+                )
 
 
 def test_runbooks_are_where_the_alerts_say_they_are() -> None:
@@ -154,8 +184,17 @@ ALARMING = {
 
 @pytest.mark.parametrize("title", ALARMING)
 def test_a_panel_turns_red_where_its_alert_fires(title: str) -> None:
-    (panel,) = (each for each in panels(dashboards()["service.json"]) if each["title"] == title)
-    steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
-    red = [step["value"] for step in steps if step["color"] == "red"]
+    found = [each for each in panels(dashboards()["service.json"]) if each["title"] == title]
+    assert found, (
+        f"service.json has no panel {title!r}, which ALARMING in"
+        " tests/monitoring/test_dashboards.py names: rename or remove it there as well"
+    )
+    steps = found[0]["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    red = {f"> {step['value']}" for step in steps if step["color"] == "red"}
     alarming = {alert.threshold for alert in alerts() if alert.name == ALARMING[title]}
-    assert alarming == {f"> {value}" for value in red}
+    where = f"{line_of('service.json', title)}: the panel {title!r}"
+    assert red, f"{where} never turns red: it must at a threshold of {ALARMING[title]}, {alarming}"
+    assert red <= alarming, (
+        f"{where} turns red at {red}, and {ALARMING[title]} fires at {alarming}: write the same"
+        " into both"
+    )
