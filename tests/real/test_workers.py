@@ -179,7 +179,7 @@ def test_workers_that_end_when_asked_are_not_counted(small: Service) -> None:
             service.program.send(signal.SIGHUP)
         _counted_as(service, none, former, "reloads")
         former = set(service.workers())
-        send(service, 150)
+        assert not send(service, 150).lost
         _counted_as(service, none, former, "20 requests each")
         service.program.send(signal.SIGTTOU)
         eventually(lambda: len(service.workers()) == FEW - 1, "one fewer")

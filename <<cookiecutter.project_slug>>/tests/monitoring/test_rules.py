@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from <<cookiecutter.__package>>.observability.metrics import LATENCY_BUCKETS
+from <<cookiecutter.__package>>.observability.metrics import LATENCY_BUCKETS, QUEUE_BUCKETS
 from <<cookiecutter.__package>>.settings import SLOW_REQUEST_SECONDS
 
 from .rules import PROMETHEUS, ROOT, RULES, UNIT_TESTS, alerts, expected, read, unit_tests_of
@@ -91,3 +91,9 @@ def test_the_threshold_of_latency_is_an_edge_of_the_histogram() -> None:
     thresholds = {alert.threshold for alert in alerts() if alert.name == "HighLatency"}
     assert thresholds == {f"> {SLOW_REQUEST_SECONDS}"}
     assert SLOW_REQUEST_SECONDS in LATENCY_BUCKETS
+
+
+def test_the_thresholds_of_waiting_are_edges_of_the_histogram() -> None:
+    thresholds = {alert.threshold for alert in alerts() if alert.name == "RequestsWaiting"}
+    assert thresholds == {f"> {SLOW_REQUEST_SECONDS}", "> 0.1"}
+    assert {SLOW_REQUEST_SECONDS, 0.1} <= set(QUEUE_BUCKETS)
