@@ -186,6 +186,11 @@ class Prometheus(Server):
         assert len(result) == 1, f"{expression}: {result}"
         return result[0][1]
 
+    def states(self, alert: str) -> dict[str, str]:
+        """Return whether an alert is pending or firing, by its severity."""
+        result = self.query(f'ALERTS{{alertname="{alert}"}}')
+        return {labels["severity"]: labels["alertstate"] for labels, _ in result}
+
     def scrapes(self) -> list[tuple[float, float]]:
         """Return (time, up) of every scrape so far."""
         result = self.ask("query", query="up[1h]")["result"]
@@ -297,6 +302,15 @@ def prometheus(job: str, target: str, **settings: Any) -> Iterator[Prometheus]:
         file.write_text(json.dumps(configuration))  # JSON is YAML
         with running(Prometheus(folder, file, free_port())) as server:
             yield server
+
+
+@contextmanager
+def evaluating(rules: Path, job: str, target: str) -> Iterator[Prometheus]:
+    """Run one that scrapes, and evaluates a file of rules, every second."""
+    every = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    with prometheus(job, target, **{"global": every, "rule_files": [str(rules)]}) as server:
+        eventually(lambda: server.value("up") == 1, "the first scrape")
+        yield server
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from . import servers
 from .load import Account, one_path, send
 from .processes import eventually
 from .service import Gunicorn, Scrape, Service
@@ -39,9 +40,15 @@ def _clients(account: Account) -> float:
 
 def test_the_clients_own_clock_is_queue_and_duration_together(small: Service) -> None:
     """24 clients of 8 threads, a view of a second: they wait for two others, in the mean."""
-    with small.serving(WEB_CONCURRENCY="2", WEB_THREADS=str(THREADS)) as service:
+    rules = small.folder / "monitoring/prometheus/rules/waiting.yml"
+    with (
+        small.serving(WEB_CONCURRENCY="2", WEB_THREADS=str(THREADS)) as service,
+        servers.evaluating(rules, small.slug, f"127.0.0.1:{service.metrics_port}") as prometheus,
+    ):
         account = send(service, 72, step=one_path("/stage/slow/1.0"), clients=24)
         scrape = _scraped(service, 72)
+        alarmed = {"warning": "pending", "critical": "pending"}
+        eventually(lambda: prometheus.states("RequestsWaiting") == alarmed, "RequestsWaiting")
     assert account.statuses() == {200: 72}
     queue, duration = scrape.total(f"{QUEUE}_sum"), scrape.total(f"{DURATION}_sum")
     assert scrape.total(f"{QUEUE}_count") == 72

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from . import servers
 from .load import counted, send, under_load, watched
 from .processes import eventually, exists
 from .service import Gunicorn, Service, request
@@ -190,3 +191,23 @@ def test_workers_that_end_when_asked_are_not_counted(small: Service) -> None:
             service.program.send(signal.SIGTERM)
             eventually(lambda: watcher.failed, "an end")
         assert watcher.last.total("worker_exits_total") == 0
+
+
+def test_a_worker_that_is_killed_again_and_again_is_reported_while_the_master_lives(small: Service) -> None:
+    """A warning at once; the page waits for its five minutes, which promtool's clock has."""
+    rules = small.folder / "monitoring/prometheus/rules/workers.yml"
+    with (
+        small.serving(WEB_CONCURRENCY="2", LOG_LEVEL="ERROR") as service,
+        servers.evaluating(rules, small.slug, f"127.0.0.1:{service.metrics_port}") as prometheus,
+    ):
+        eventually(lambda: prometheus.value("sum(worker_exits_total)") == 0, "the counts begin at zero")
+        assert not prometheus.states("WorkersDying")
+
+        def reported() -> bool:
+            os.kill(service.workers()[0], signal.SIGKILL)
+            return prometheus.states("WorkersDying") == {"warning": "firing", "critical": "pending"}
+
+        eventually(reported, "WorkersDying")
+        assert prometheus.value("up") == 1
+        (alert,) = (each for each in prometheus.ask("alerts")["alerts"] if each["state"] == "firing")
+    assert "The most frequent cause: killed." in alert["annotations"]["description"]

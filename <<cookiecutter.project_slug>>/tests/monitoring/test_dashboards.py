@@ -179,6 +179,7 @@ ALARMING = {
     "Latency p95 by route": "HighLatency",
     "Saturation, 5 min": "SaturationHigh",
     "Saturation by instance": "SaturationHigh",
+    "Waiting for a thread": "RequestsWaiting",
 }
 
 
