@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from template_checkout import DEFINITION, TIERS, Generate
 from test_names import NAMES, SLUGS
 
@@ -35,6 +36,38 @@ def test_what_grafana_keeps_of_a_slug_is_short_enough(service: Generate, slug: s
         assert len(uid) <= 40
         assert uid == f"{slug}-{name}" or len(slug) + len(name) > 39
         assert all(len(tag) <= 50 for tag in dashboard["tags"])
+
+
+def grafana(*services: Path) -> dict[str, list[Any]]:
+    """What Grafana would have of each kind that it knows by one name, with the files of all services in it."""
+    found: dict[str, list[Any]] = {"provider": [], "file": [], "path": [], "uid": [], "title": []}
+    for made in services:
+        (file,) = (made / "monitoring/grafana/provisioning/dashboards").iterdir()
+        (provider,) = yaml.safe_load(file.read_text(encoding="utf-8"))["providers"]
+        compose = yaml.safe_load((made / "compose.yaml").read_text(encoding="utf-8"))
+        mounted = f"./monitoring/grafana/dashboards:{provider['options']['path']}:ro"
+        assert mounted in compose["services"]["grafana"]["volumes"]
+        found["provider"].append(provider["name"])
+        found["file"].append(file.name)
+        found["path"].append(provider["options"]["path"])
+        for dashboard in dashboards(made).values():
+            found["uid"].append(dashboard["uid"])
+            found["title"].append((provider["folder"], dashboard["title"]))
+    return found
+
+
+def test_services_of_one_name_disturb_each_other_in_no_grafana(service: Generate) -> None:
+    """Of three tiers, two with slugs that share their first 33 letters."""
+    begin = "payments-of-our-customers-in-the-"
+    slugs = {"small": f"{begin}east", "medium": f"{begin}north", "large": "payments"}
+    made = [service(project_name="Payments", project_slug=slug, scale_tier=tier) for tier, slug in slugs.items()]
+    for kind, names in grafana(*made).items():
+        assert len(set(names)) == len(names) >= len(made), kind
+    for one in made:
+        rules = "".join(file.read_text(encoding="utf-8") for file in (one / "monitoring/prometheus").rglob("*.yml"))
+        linked = set(re.findall(r"/d/([a-z0-9-]+)", rules))
+        assert linked
+        assert linked <= {dashboard["uid"] for dashboard in dashboards(one).values()}
 
 
 @pytest.mark.parametrize("tier", TIERS)

@@ -23,6 +23,15 @@ RULE = """
           dashboard_url: '{{{{ or $externalLabels.grafana_url "http://localhost:3000" }}}}/d/proof-service-service'
           runbook_url: '{{{{ or $externalLabels.runbooks_url "docs/runbooks" }}}}/{name}.md'
 """
+RECORDED = """\
+groups:
+  - name: idle
+    rules:
+      - record: service:orders_shipped:ratio_rate5m
+        expr: |
+          sum by (service, environment) (rate(orders_shipped_total{service="proof-service"}[5m]))
+          / (sum by (service, environment) (rate(orders_created_total{service="proof-service"}[5m])) > 0)
+"""
 UNIT_TEST = """
   - name: {name}
     interval: 15s
@@ -72,7 +81,7 @@ def _add_panel(service: Service, title: str, metric: str, **changes: Any) -> Non
     path = service.folder / "monitoring/grafana/dashboards/service.json"
     dashboard = json.loads(path.read_text(encoding="utf-8"))
     lowest = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in dashboard["panels"])
-    scope = "service='proof-service', environment='$environment', instance=~'$instance'"
+    scope = "service='proof-service', environment='$environment'" + ", instance=~'$instance'" * (":" not in metric)
     panel = {
         "id": len(dashboard["panels"]) + 1,
         "type": "timeseries",
@@ -84,6 +93,15 @@ def _add_panel(service: Service, title: str, metric: str, **changes: Any) -> Non
         "targets": [{"refId": "A", "expr": f"sum by (carrier) (rate({metric}{{{scope}}}[5m]))"}],
     }
     dashboard["panels"].append(panel | changes)
+    path.write_text(json.dumps(dashboard, indent=2) + "\n", encoding="utf-8")
+
+
+def _add_variable(service: Service, file: str, name: str, query: str) -> None:
+    path = service.folder / "monitoring/grafana/dashboards" / file
+    dashboard = json.loads(path.read_text(encoding="utf-8"))
+    variable = {"name": name, "type": "query", "query": {"query": query, "refId": name}}
+    dashboard["templating"]["list"].append(variable)
+    dashboard["panels"][0]["title"] += f" by ${name}"
     path.write_text(json.dumps(dashboard, indent=2) + "\n", encoding="utf-8")
 
 
@@ -117,8 +135,14 @@ def test_what_an_owner_may_add_passes_the_tests_of_the_service(variant: Callable
     service = variant(team="platform")
     _add_counter(service)
     _add_panel(service, "Shipped", "orders_shipped_total")
+    recorded = "service:orders_shipped:ratio_rate5m"
+    shown = f"{recorded}{{service='proof-service', environment='$environment'}}"
+    _add_panel(service, "Share shipped", recorded, targets=[{"refId": "A", "expr": shown}])
+    _add_variable(
+        service, "orders.json", "carrier", "label_values(orders_shipped_total{service='proof-service'}, carrier)"
+    )
     rules, tests = "monitoring/prometheus/rules/idle.yml", "monitoring/prometheus/tests/idle_test.yml"
-    _add(service, rules, "groups:\n  - name: idle\n    rules:")
+    _add(service, rules, RECORDED)
     _add(service, tests, "rule_files: [../rules/idle.yml]\nevaluation_interval: 15s\ntests:")
     selected = 'up{job="proof-service", service="proof-service", environment="production"}'
     for name, expression, threshold, values, labels, value in (
@@ -158,6 +182,11 @@ def test_what_is_refused_is_refused_with_the_line_to_edit(variant: Callable[...,
     )
     _add_panel(service, "Wide", "up", gridPos={"x": 20, "y": 900, "w": 8, "h": 6})
     _add_panel(service, "Mute", "up", gridPos={"x": 0, "y": 910, "w": 8, "h": 6}, description="")
+    everything = [{"refId": "A", "expr": "sum(log_messages_total{service='proof-service', environment='production'})"}]
+    _add_panel(service, "Other", "up", targets=everything, description="See ${runbooks_url}/Nothing.md")
+    _add_panel(service, "Plain", "up", type="stat", description="About $region.")
+    _edit(service, "monitoring/grafana/dashboards/orders.json", "A process on a box", "A process in a box")
+    _edit(service, "monitoring/grafana/dashboards/service.json", '"Failed requests, 5 min"', '"Failures"')
     code, said = _tests(service, "tests/monitoring")
     assert code == 1, said
     line = r":\d+: "
@@ -170,5 +199,11 @@ def test_what_is_refused_is_refused_with_the_line_to_edit(variant: Callable[...,
         rf"src/proof_service/orders/routes\.py{line}report_ms_\w+ is in ms: a metric is in seconds, bytes or a ratio",
         rf"dashboards/service\.json{line}the panel 'Wide' is not within the 24 columns",
         rf"dashboards/service\.json{line}the panel 'Mute' needs a description",
+        rf"dashboards/service\.json{line}Other must select log_messages_total with environment='\$environment'",
+        rf"dashboards/service\.json{line}there is no docs/runbooks/Nothing\.md",
+        rf"dashboards/service\.json{line}the panel 'Plain' needs fieldConfig\.defaults\.thresholds with steps",
+        r"dashboards/service\.json:\d+ uses \$region: add it to templating\.list",
+        rf"dashboards/orders\.json{line}the variable instance must be that of service\.json",
+        r"service\.json has no panel 'Failed requests, 5 min', which ALARMING in tests/monitoring/test_dashboards\.py",
     ):
         assert re.search(expected, said), f"{expected} is not in:\n{said}"

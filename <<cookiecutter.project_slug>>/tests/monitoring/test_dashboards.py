@@ -97,8 +97,15 @@ def test_a_variable_is_there_for_each_that_a_panel_uses() -> None:
         text = json.dumps({part: dashboard[part] for part in dashboard if part != "title"})
         used = set(re.findall(r"\$\{?([a-z]\w*)", text))
         place = (DASHBOARDS / name).relative_to(ROOT)
-        assert used <= made, f"{place} uses ${{{used - made}}}: add it to templating.list"
-        assert made <= used, f"{place} makes {made - used}, which no panel uses: remove it"
+        for variable in sorted(used - made):
+            number = next(
+                number
+                for number, line in enumerate(read(DASHBOARDS / name).splitlines(), 1)
+                if re.search(rf"\$\{{?{variable}\b", line)
+            )
+            pytest.fail(f"{place}:{number} uses ${variable}: add it to templating.list")
+        unused = ", ".join(sorted(made - used))
+        assert not unused, f"{place} makes {unused}, which no panel uses: remove it"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -152,6 +159,21 @@ def test_a_panel_names_a_runbook_that_exists() -> None:
                     f"{(DASHBOARDS / name).relative_to(ROOT)}:{number}: there is no"
                     f" docs/runbooks/{runbook}"
                 )
+
+
+def test_a_link_of_an_alert_sets_variables_that_its_dashboard_has() -> None:
+    made = {
+        dashboard["uid"]: {variable["name"] for variable in dashboard["templating"]["list"]}
+        for dashboard in dashboards().values()
+    }
+    for alert in alerts():
+        link = alert.annotations.get("dashboard_url", "").rpartition("/d/")[2]
+        uid, _, parameters = link.partition("?")
+        unknown = set(re.findall(r"\bvar-(\w+)=", parameters)) - made.get(uid, set())
+        assert not unknown, (
+            f"{alert.where}: the dashboard_url of {alert.name} sets {unknown}, which {uid} has not;"
+            f" it has {sorted(made[uid])}"
+        )
 
 
 def test_runbooks_are_where_the_alerts_say_they_are() -> None:
