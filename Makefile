@@ -21,7 +21,7 @@ test: dev ## All that needs no server
 	@$(DEV)/python -m pytest -m "not real" -n auto
 
 test-real: dev ## The same promises against real programs; what is not installed is named and skipped, in CI it fails
-	@$(DEV)/python -m pytest -m real
+	@$(DEV)/python -m pytest -m real -n 2 --dist loadfile
 
 lint: dev ## Style, types, shell, YAML and workflows
 	$(DEV)/ruff format --check .

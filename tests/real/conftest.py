@@ -37,14 +37,15 @@ def _clean_up_when_told_to_stop() -> None:
 
 
 @pytest.fixture(scope="session")
-def service_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Service]:
-    """Return the service of a tier: generated and installed once, by its own `make install`."""
+def service_of(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str], Service]:
+    """Return the service of a tier: generated and installed once a worker, by its own `make install`."""
 
     @cache
     def made(tier: str) -> Service:
         service = generate(tmp_path_factory.mktemp(tier), scale_tier=tier)
-        # The small one by what every Python has, the others by uv where the template has it.
-        beside = "" if tier == "small" else f"{Path(sys.executable).parent}:"
+        # One by what every Python has, the others by uv where the template has it.
+        by_pip = tier == "small" and worker_id in ("master", "gw0")
+        beside = "" if by_pip else f"{Path(sys.executable).parent}:"
         code, said = service.make("install", PATH=beside + os.environ["PATH"])
         assert code == 0, said
         return service

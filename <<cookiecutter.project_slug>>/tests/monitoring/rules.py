@@ -87,7 +87,7 @@ def expected() -> list[tuple[str, list[dict[str, dict[str, str]]]]]:
 LINE = "__line__"
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """Notes the line of each rule."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -100,4 +100,4 @@ class _Loader(yaml.SafeLoader):
 def read(file: Path) -> Any:
     """The content of a YAML file; an error of syntax names the file and the line."""
     with file.open(encoding="utf-8") as opened:
-        return yaml.load(opened, _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(opened, _Loader)  # noqa: S506 - a CSafeLoader
