@@ -48,7 +48,7 @@ def init_observability(app: Flask, settings: Settings) -> None:
     lines = app.extensions["log_lines"] = init_logging(settings, registry, losses)
     request_lines = RequestLines(settings, lines)
     lines.report = init_errors(app, settings, losses)
-    requests = init_metrics(app, settings, registry)
+    requests = app.extensions["request_metrics"] = init_metrics(app, settings, registry)
     security = init_security(app, registry)
     init_health(app, settings, registry)
     observers = (errors.request_ended, security.request_ended, requests.ended, request_lines.ended)

@@ -96,5 +96,4 @@ def init_metrics(app: Flask, settings: Settings, registry: CollectorRegistry) ->
             app.add_url_rule(
                 "/metrics", "metrics", lambda: Response.from_app(exposition, request.environ)
             )
-    requests = app.extensions["request_metrics"] = RequestMetrics(settings, registry)
-    return requests
+    return RequestMetrics(settings, registry)
