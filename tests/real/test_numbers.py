@@ -130,6 +130,11 @@ def test_every_number_is_what_a_known_load_made(
         "GET /stage/status/<int:code> 403": 1,
         "GET /stage/status/<int:code> 429": 7,
     }
+    assert of["What runs"].total == 1
+    assert of["Dependencies"].values == {"database": 1}
+    assert of["Starts, 15 min"].total == 1
+    assert of["Workers"].total == len(service.workers())
+    assert 0 < of["Time since start"].total < 600
     assert of["Requests in progress"].total == 0
     assert service_panel["Requests in progress B"].total == 8
     if when.startswith("between"):
@@ -312,3 +317,31 @@ def test_a_deployment_is_marked_and_an_outage_is_not(small: Service, tmp_path: P
                            (311, 0), (315, 0), (419, 0), (422, 1), (440, 0)):  # fmt: skip
         days.expect(marked, minute, number)
     hold(promtool, tmp_path, days)
+
+
+@each_promtool
+def test_what_fires_is_shown_once_and_nothing_of_others(small: Service, tmp_path: Path, promtool: str) -> None:
+    firing = query_of(small, "service.json", "Firing alerts")
+    quiet, loud = Days(), Days()
+    for days in (quiet, loud):
+        for alert in (
+            'alertname="Watchdog", severity="info", service="prometheus", environment="local", instance="a"',
+            'alertname="HighErrorRate", severity="critical", service="proof-service", environment="production"',
+            'alertname="HighErrorRate", severity="critical", service="proof", environment="staging"',
+            'alertname="ServiceDown", severity="critical", service="proof-service-2", environment="staging"',
+        ):
+            days.series[f'ALERTS{{alertstate="firing", {alert}}}'] = "1x10"
+        days.series['ALERTS{alertstate="pending", alertname="ServiceDown", service="proof-service"}'] = "1x10"
+    for alert in (
+        'alertname="HighErrorRate", severity="warning", service="proof-service", environment="staging", route="/a"',
+        'alertname="HighErrorRate", severity="warning", service="proof-service", environment="staging", route="/b"',
+        'alertname="TargetMissing", severity="critical", service="proof-service"',
+        'alertname="AlertmanagerDown", severity="critical", service="prometheus", environment="local", instance="a"',
+        'alertname="AlertmanagerDown", severity="critical", service="prometheus", environment="local", instance="b"',
+    ):
+        loud.series[f'ALERTS{{alertstate="firing", {alert}}}'] = "1x10"
+    quiet.expect(firing, 5, 0)
+    quiet.expect(f"count({firing})", 5, 1)
+    loud.expect(firing, 5, 3)
+    loud.expect(f"count({firing})", 5, 3)
+    hold(promtool, tmp_path, quiet, loud)
