@@ -53,12 +53,22 @@ def test_an_older_and_a_current_alertmanager_accept_the_configuration(
 
 @pytest.mark.parametrize("tool", AMTOOLS)
 @pytest.mark.parametrize("paging", PAGING)
-def test_people_hear_of_all_but_information(monitoring: Monitoring, paging: str, tool: str) -> None:
+def test_what_is_critical_in_production_pages_and_nothing_is_lost(
+    monitoring: Monitoring, paging: str, tool: str
+) -> None:
     configuration = monitoring(paging=paging) / "alertmanager/alertmanager.yml"
-    for severity, receiver in {"critical": "people", "warning": "people", "info": "nobody", "": "people"}.items():
-        labels = [f"severity={severity}"] if severity else ["alertname=WithoutSeverity"]
+    for labels, receiver in {
+        ("severity=critical", "environment=production"): "page",
+        ("severity=warning", "environment=production"): "message",
+        ("severity=critical", "environment=staging"): "message",
+        ("severity=critical", "environment=unheard-of"): "page",
+        ("severity=warning", "environment=unheard-of"): "page",
+        ("alertname=WithoutSeverity", "environment=production"): "message",
+        ("alertname=WithoutEnvironment", "severity=critical"): "page",
+        ("severity=info", "environment=production"): "nobody",
+    }.items():
         said = amtool("config", "routes", "test", f"--config.file={configuration}", *labels, tool=tool)
-        assert said.split() == [receiver], severity
+        assert said.split() == [receiver], labels
 
 
 def an_alert(name: str, *, status: str = "firing", runbook: str = "https://example.com/r.md") -> dict[str, Any]:
@@ -77,7 +87,9 @@ def an_alert(name: str, *, status: str = "firing", runbook: str = "https://examp
     }
 
 
-def rendered(monitoring: Path, template: str, *alerts: dict[str, Any], kind: str = "text") -> str:
+def rendered(
+    monitoring: Path, template: str, *alerts: dict[str, Any], kind: str = "text", receiver: str = "page"
+) -> str:
     """Return what a template makes of a group of alerts."""
     common = {
         name: value
@@ -85,7 +97,7 @@ def rendered(monitoring: Path, template: str, *alerts: dict[str, Any], kind: str
         if all(alert["annotations"][name] == value for alert in alerts)
     }
     data = {
-        "receiver": "people",
+        "receiver": receiver,
         "status": "firing" if any(alert["status"] == "firing" for alert in alerts) else "resolved",
         "alerts": alerts,
         "groupLabels": {
@@ -139,6 +151,13 @@ def test_no_label_can_call_a_slack_channel_or_break_a_link(monitoring: Monitorin
         "<https://grafana.example.com/d/x|Dashboard>",
         "<https://example.com/r.md|Runbook>",
     ]
+
+
+def test_a_page_calls_whoever_is_in_the_slack_channel_and_a_message_nobody(monitoring: Monitoring) -> None:
+    folder = monitoring(paging="slack")
+    assert rendered(folder, "slack.mention", an_alert("/a")) == "<!channel>"
+    assert rendered(folder, "slack.mention", an_alert("/a", status="resolved")) == ""
+    assert rendered(folder, "slack.mention", an_alert("/a"), receiver="message") == ""
 
 
 class Elements(HTMLParser):

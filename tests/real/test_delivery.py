@@ -19,11 +19,11 @@ from .stand_ins import Mail, MailServer, Webhook, listening
 from .watchers import Alertmanager, Blackbox, Watcher
 
 PASSWORD = "correct horse"  # noqa: S105 - made up
-ALERT = "EndpointDown"
+ALERT = "ServiceDown"
 UP = 'up{job="proof-service"}'
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"
-DASHBOARD = "https://grafana.example.com/d/proof-service-service"
-RUNBOOK = "https://git.example.com/docs/runbooks/EndpointDown.md"
+DASHBOARD = "https://grafana.example.com/d/proof-service-service?var-environment=production"
+RUNBOOK = "https://git.example.com/docs/runbooks/ServiceDown.md"
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ class Notifications:
 class Story:
     """What was seen of a service that hung for a while."""
 
-    url: str
     probes: dict[str, float]
+    pages: list[str]
+    """What PagerDuty was told of while the service hung."""
     firing: Notifications
     resolved: Notifications
 
@@ -64,6 +65,11 @@ class Channels:
         secrets = {"slack_webhook_url": f"{self.webhook.url}/services/T0", "smtp_password": PASSWORD}
         return Alertmanager(folder, monitoring, secrets, self.changes())
 
+    def open_pages(self) -> set[str]:
+        """What PagerDuty was told of that is not over."""
+        newest = {one.body["dedup_key"]: one.body for one in list(self.webhook.posted) if one.path == "/v2/enqueue"}
+        return {key for key, body in newest.items() if body["event_action"] == "trigger"}
+
     def received(self, alert: str, *, resolved: bool) -> Notifications | None:
         """Return the newest of each channel once all have it."""
         word = "RESOLVED" if resolved else "CRITICAL"
@@ -79,16 +85,19 @@ class Channels:
 def addresses(
     service: Gunicorn, blackbox: Blackbox, alertmanagers: Sequence[Alertmanager]
 ) -> dict[str, dict[str, str]]:
-    """What the service's own Prometheus needs to find them on this machine, and links that lead somewhere."""
+    """What the service's own Prometheus needs to find them on this machine, as production, and links that lead on."""
+    production = {"environment: local": "environment: production"}
     return {
         "prometheus.yml": {
             "alertmanager:9093": ", ".join(f"127.0.0.1:{each.port}" for each in alertmanagers),
             "blackbox:9115": f"127.0.0.1:{blackbox.port}",
             "grafana_url: ${GRAFANA_URL}": "grafana_url: https://grafana.example.com",
             "runbooks_url: docs/runbooks": "runbooks_url: https://git.example.com/docs/runbooks",
+            "environment: &environment local": "environment: &environment production",
         },
-        "targets/service.yml": {"service:9464": f"127.0.0.1:{service.metrics_port}"},
-        "targets/uptime.yml": {"http://service:8000": f"http://127.0.0.1:{service.port}"},
+        "rules/environments.yml": production,
+        "targets/service.yml": {"service:9464": f"127.0.0.1:{service.metrics_port}"} | production,
+        "targets/uptime.yml": {"http://service:8000": f"http://127.0.0.1:{service.port}"} | production,
     }
 
 
@@ -127,28 +136,43 @@ def story(small: Service, variant: Callable[..., Service], tmp_path_factory: pyt
         probes["well"] = watcher.value("probe_http_status_code")
         eventually(lambda: watcher.value(UP) == 1, "Prometheus sees the service")
         assert not channels.received(ALERT, resolved=False), "a healthy service notified somebody"
+        # In a hurry everything is missing before it was first scraped.
+        eventually(lambda: not watcher.query(f'ALERTS{{service="{small.slug}"}}'), "no alert is near")
+        eventually(lambda: channels.open_pages() == set(), "none is open")
+        before = len(channels.webhook.posted)
         service.program.freeze()
         try:
             eventually(probed(0), "the exporter misses the service")
             probes["hung"] = watcher.value("probe_http_status_code")
             firing = received(resolved=False)
+            eventually(
+                lambda: watcher.query('ALERTS{alertname="EndpointDown", alertstate="firing"}'), "users notice too"
+            )
+            pages = [
+                one.body["payload"]["class"] for one in channels.webhook.posted[before:] if one.path == "/v2/enqueue"
+            ]
         finally:
             service.program.thaw()
         eventually(probed(1), "the exporter sees the service again")
         probes["mended"] = watcher.value("probe_http_status_code")
         resolved = received(resolved=True)
-        yield Story(f"http://127.0.0.1:{service.port}/health/ready", probes, firing, resolved)
+        yield Story(probes, pages, firing, resolved)
 
 
 def test_the_blackbox_exporter_sees_the_service_go_and_come_back(story: Story) -> None:
     assert story.probes == {"well": 200, "hung": 0, "mended": 200}
 
 
-def assert_says_it_all(text: str, url: str) -> None:
-    """What is broken, how badly, since when, where to look first."""
-    assert f"{url} does not answer as it should" in text
-    assert re.search(r"\d+(\.\d+)?% of the probes of proof-service in local failed", text)
-    assert "Nothing answers." in text
+def test_an_outage_is_one_page(story: Story) -> None:
+    """EndpointDown fires as well, and follows from it."""
+    assert story.pages == ["ServiceDown"]
+
+
+def assert_says_it_all(text: str) -> None:
+    """What is broken, for whom, how badly, since when, where to look first."""
+    assert "proof-service is down" in text
+    assert "No instance of proof-service in production answers Prometheus" in text
+    assert "Users get errors, or no answer." in text
     assert "Look first at" in text
     assert re.search(r"\b20\d\d-\d\d-\d\d \d\d:\d\d\b.* UTC", text)
     assert DASHBOARD in text
@@ -159,19 +183,20 @@ def test_the_stand_in_for_pagerduty_hears_what_is_broken_how_badly_since_when_an
     event = story.firing.pagerduty
     assert (event["routing_key"], event["event_action"]) == (ROUTING_KEY, "trigger")
     payload = event["payload"]
-    headline = f"CRITICAL: EndpointDown, proof-service in local: {story.url} does not answer as it should"
+    headline = "CRITICAL: ServiceDown, proof-service in production: proof-service is down"
     assert payload["summary"] == headline
-    assert (payload["severity"], payload["source"], payload["group"]) == ("critical", "proof-service", "local")
-    assert_says_it_all(payload["custom_details"]["firing"], story.url)
+    assert (payload["severity"], payload["source"], payload["group"]) == ("critical", "proof-service", "production")
+    assert_says_it_all(payload["custom_details"]["firing"])
     links = [(link["text"], link["href"]) for link in event["links"]]
     assert links == [("Dashboard", DASHBOARD), ("Runbook", RUNBOOK)]
 
 
 def test_the_stand_in_for_slack_hears_what_is_broken_how_badly_since_when_and_where_to_look(story: Story) -> None:
     attachment = story.firing.slack["attachments"][0]
-    assert attachment["title"] == "CRITICAL: EndpointDown, proof-service in local"
+    assert attachment["title"] == "CRITICAL: ServiceDown, proof-service in production"
     assert attachment["color"] == "danger"
-    assert_says_it_all(attachment["text"], story.url)
+    assert attachment["pretext"] == "<!channel>"
+    assert_says_it_all(attachment["text"])
     assert f"<{DASHBOARD}|Dashboard> · <{RUNBOOK}|Runbook>" in attachment["text"]
 
 
@@ -179,9 +204,9 @@ def test_the_stand_in_for_mail_hears_what_is_broken_how_badly_since_when_and_whe
     mail = story.firing.mail
     assert mail.password == PASSWORD
     assert mail.to == "on-call@example.com"
-    assert mail.subject.startswith(f"CRITICAL: EndpointDown, proof-service in local: {story.url} does not answer")
-    assert_says_it_all(mail.text, story.url)
-    assert_says_it_all(mail.html, story.url)
+    assert mail.subject == "CRITICAL: ServiceDown, proof-service in production: proof-service is down"
+    assert_says_it_all(mail.text)
+    assert_says_it_all(mail.html)
     assert f'<a href="{RUNBOOK}">Runbook</a>' in mail.html
 
 
@@ -193,7 +218,7 @@ def test_every_stand_in_hears_that_the_service_was_mended(story: Story) -> None:
     details = resolved.pagerduty["payload"]["custom_details"]
     for text in (details["resolved"], resolved.slack["attachments"][0]["text"], resolved.mail.text, resolved.mail.html):
         assert re.search(period, text), text
-        assert story.url in text
+        assert "proof-service is down" in text
 
 
 def test_no_label_that_only_carries_an_address_reaches_people(story: Story) -> None:

@@ -23,7 +23,7 @@ def changed(text: str, changes: Mapping[str, str]) -> str:
 def hurried(rules: str) -> str:
     """Return rules that wait seconds where those of the service wait minutes."""
     rules = re.sub(r"\[\d+m\]", "[4s]", rules)
-    return re.sub(r"(?m)^( +for:) \d+\w+$", r"\1 1s", rules)
+    return re.sub(r"(?m)^( +(?:keep_firing_)?for:) \d+\w+$", r"\1 1s", rules)
 
 
 class Blackbox(Server):
@@ -54,7 +54,7 @@ class Alertmanager(Server):
         for name, secret in secrets.items():
             (own / name).write_text(secret)
         configuration = folder / "alertmanager" / "alertmanager.yml"
-        hurry = {"group_wait: 30s": "group_wait: 0s", "group_interval: 5m": "group_interval: 1s"}
+        hurry = {"group_wait: 30s": "group_wait: 1s", "group_interval: 5m": "group_interval: 1s"}
         here = {"/etc/alertmanager/secrets": str(own)}
         configuration.write_text(changed(configuration.read_text(), changes | hurry | here))
         command: list[str | Path] = [

@@ -33,13 +33,33 @@ def test_alertmanager_accepts_its_configuration_and_templates() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("severity", "receiver"), [("critical", "people"), ("warning", "people"), ("info", "nobody")]
-)
-def test_people_hear_of_all_but_information(severity: str, receiver: str) -> None:
-    arguments = ("config", "routes", "test", f"--config.file={CONFIGURATION}")
-    done = amtool(*arguments, f"severity={severity}")
-    assert (done.returncode, done.stdout.split()) == (0, [receiver]), done.stderr
+def receiver_of(**labels: str) -> str:
+    """Who gets an alert with these labels."""
+    texts = [f"{name}={text}" for name, text in labels.items()]
+    done = amtool("config", "routes", "test", f"--config.file={CONFIGURATION}", *texts)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_critical_alert_of_production_pages_and_a_warning_is_a_message() -> None:
+    assert receiver_of(severity="critical", environment="production") == "page"
+    assert receiver_of(severity="warning", environment="production") == "message"
+
+
+def test_no_other_environment_that_is_named_pages() -> None:
+    for environment in ("staging", "development", "local"):
+        assert receiver_of(severity="critical", environment=environment) == "message"
+
+
+def test_what_no_route_knows_pages() -> None:
+    assert receiver_of(severity="critical", environment="prod") == "page"
+    assert receiver_of(severity="critical") == "page"
+    assert receiver_of(environment="prod") == "page"
+
+
+def test_information_reaches_nobody() -> None:
+    for environment in ("production", "staging", "prod"):
+        assert receiver_of(severity="info", environment=environment) == "nobody"
 
 
 def test_every_template_that_is_sent_is_defined() -> None:
