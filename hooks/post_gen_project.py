@@ -31,6 +31,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "uptime_monitor=blackbox": (
         "docs/runbooks/CertificateExpiry.md",
         "docs/runbooks/EndpointDown.md",
+        "docs/runbooks/EndpointSlow.md",
         "monitoring/blackbox",
         "monitoring/prometheus/exporters/blackbox.yml",
         "monitoring/prometheus/rules/uptime.yml",

@@ -32,6 +32,7 @@ SIZES: dict[str, tuple[type[int] | type[float], float, float]] = {
     "thresholds.error_ratio": (float, 0.0001, 1),
     "thresholds.error_budget": (float, 0.0001, 1),
     "thresholds.latency_seconds": (float, 0.001, 60),
+    "thresholds.probe_seconds": (float, 0.001, 60),
     "thresholds.saturation_ratio": (float, 0.01, 1),
 }
 
