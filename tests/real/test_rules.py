@@ -107,7 +107,8 @@ def test_a_route_that_is_slow_by_design_is_left_out_as_the_page_says(generated: 
     rules = service / "monitoring/prometheus/rules/latency.yml"
     labels = f'route="/events", method="GET", job="{service.name}", service="{service.name}", environment="e"'
     series = "\n".join(
-        f"      - series: 'http_request_duration_seconds_bucket{{le=\"{edge}\", {labels}}}'\n        values: 0+{count}x80"
+        f"      - series: 'http_request_duration_seconds_bucket{{le=\"{edge}\", {labels}}}'\n"
+        f"        values: 0+{count}x80"
         for edge, count in {"1.0": 0, "5.0": 0, "10.0": 9, "+Inf": 9}.items()
     )
     case = rules.parent.parent / "tests/events_test.yml"
@@ -117,7 +118,8 @@ def test_a_route_that_is_slow_by_design_is_left_out_as_the_page_says(generated: 
     told = re.findall(r"`(route!~\"[^`]+)`", (service / "docs/monitoring.md").read_text(encoding="utf-8"))
     selector = f'http_request_duration_seconds_bucket{{service="{service.name}"'
     before = rules.read_text(encoding="utf-8")
-    assert told and before.count(selector) == 2
+    assert told
+    assert before.count(selector) == 2
     rules.write_text(before.replace(selector, f"{selector}, {told[0]}"), encoding="utf-8")
     case.write_text(SLOW_BY_DESIGN.format(series=series, expected="[]"), encoding="utf-8")
     _passes(program("promtool"), "test", "rules", case)
@@ -155,7 +157,7 @@ def _healthy(prometheus: Prometheus) -> None:
 
 
 def _empty(prometheus: Prometheus) -> set[str]:
-    """Return the recordings without a series, but for what was not lost and what waits for five minutes of the clock."""
+    """Return the recordings without a series, but for losses and those that wait for five minutes of the clock."""
     recorded = {rule["name"] for rule in _rules(prometheus) if rule["type"] == "recording"}
     later = {name for name in recorded if name.endswith(("30m", "6h"))} | {"integration:notifications_lost:ratio15m"}
     return {name for name in recorded - later if not prometheus.query(name)}
