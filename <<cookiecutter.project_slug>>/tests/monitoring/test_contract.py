@@ -14,7 +14,9 @@ import runpy
 from urllib.request import urlopen
 
 from <<cookiecutter.__package>>.app import create_app
+<% if cookiecutter.database == 'postgresql' %>
 from <<cookiecutter.__package>>.database import db
+<% endif %>
 from <<cookiecutter.__package>>.observability import metrics
 from <<cookiecutter.__package>>.settings import Settings
 from <<cookiecutter.__package>>.workers import exposition
@@ -22,8 +24,10 @@ from tests.support import ROOT, free_port
 
 settings = Settings(_env_file=None, metrics_port=free_port(), log_file="service.log")
 app = create_app(settings)
+<% if cookiecutter.database == 'postgresql' %>
 with app.app_context():
     db.create_all()
+<% endif %>
 client = app.test_client()
 for method, path, body, _ in runpy.run_path(str(ROOT / "scripts" / "load.py"))["MIX"]:
     client.open(path, method=method, data=body and body % (1, 2))
