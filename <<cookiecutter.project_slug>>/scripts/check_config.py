@@ -1,23 +1,28 @@
 """Hands each file that another program reads to that program: would it take it?
 
-A program that is not here is named, with a way to get it; that is a failure in CI only.
+A program that is not here is named, with a way to get it; that is a failure in CI only. What no
+program can know is looked at here: names that one file has and another must know.
 """
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLED = "/opt/<< cookiecutter.project_slug >>/current"
 """Where the systemd unit has the service."""
 
 DEBIAN = "sudo apt-get install --yes --no-install-recommends"
+RULES = "monitoring/prometheus/rules/*.yml monitoring/prometheus/watchers/*.yml"
 GO = 'GOBIN="$HOME/.local/bin" go install'
 
 
@@ -35,11 +40,7 @@ CHECKS = [
         ("promtool check config",),
         f"{DEBIAN} prometheus",
     ),
-    Check(
-        "monitoring/prometheus/rules/*.yml monitoring/prometheus/watchers/*.yml",
-        ("promtool check rules",),
-        f"{DEBIAN} prometheus",
-    ),
+    Check(RULES, ("promtool check rules",), f"{DEBIAN} prometheus"),
     Check(
         "monitoring/prometheus/tests/*.yml monitoring/prometheus/watchers/tests/*.yml",
         ("promtool test rules",),
@@ -104,12 +105,15 @@ def main() -> int:
     missing = [check for check in CHECKS if not command(check)]
     with tempfile.TemporaryDirectory() as folder:
         refused = [check for check in CHECKS if command(check) and not passes(check, Path(folder))]
+    wrong = [*unknown_environments(), *teams_read_as_templates()]
+    for line in wrong:
+        say(f"FAILED {line}")
     for get in dict.fromkeys(check.get for check in missing):
         unread = [check for check in missing if check.get == get]
         names = " or ".join(one.split()[0] for one in unread[0].commands)
         these = " ".join(check.files for check in unread)
         say(f"{names} is not installed, so this is not checked: {these}. To get it: {get}")
-    return int(bool(refused or (missing and os.environ.get("CI") == "true")))
+    return int(bool(refused or wrong or (missing and os.environ.get("CI") == "true")))
 
 
 def say(line: str) -> None:
@@ -124,7 +128,7 @@ def command(check: Check) -> list[str]:
 def passes(check: Check, folder: Path) -> bool:
     """Whether the program takes every file; what it says of one that it refuses is shown."""
     passed = True
-    for file in files(check):
+    for file in files(check.files):
         read = at_home(file, folder) if file.suffix == ".service" else file
         done = subprocess.run(  # noqa: S603 - the commands of the table
             [*command(check), read],
@@ -140,10 +144,82 @@ def passes(check: Check, folder: Path) -> bool:
     return passed
 
 
-def files(check: Check) -> Iterator[Path]:
-    """The check's files, relative to the root."""
-    for pattern in check.files.split():
+def files(patterns: str) -> Iterator[Path]:
+    """The files of some patterns, relative to the root."""
+    for pattern in patterns.split():
         yield from (found.relative_to(ROOT) for found in sorted(ROOT.glob(pattern)))
+
+
+def unknown_environments() -> Iterator[str]:
+    """Environments that no route of Alertmanager names, neither to page nor not to."""
+    routes = "monitoring/alertmanager/alertmanager.yml"
+    known = [
+        found.groups()
+        for matcher in matchers(loaded(Path(routes))["route"])
+        if (found := re.fullmatch(r' *"?environment"? *(=~?) *"?(.*?)"? *', matcher))
+    ]
+    places = "monitoring/prometheus/targets/*.yml monitoring/prometheus/rules/environments.yml"
+    places += " monitoring/prometheus/prometheus.yml deploy/kubernetes/*/kustomization.yaml"
+    for file in files(places):
+        for environment in dict.fromkeys(environments(loaded(file))):
+            if not any(
+                re.fullmatch(text if kind == "=~" else re.escape(text), environment)
+                for kind, text in known
+            ):
+                named = " and ".join(f'environment{kind}"{text}"' for kind, text in known)
+                yield (
+                    f"{place(file, environment)}: no route of {routes} knows the environment"
+                    f" {environment}, so each of its alerts would page: add it there, to those that"
+                    f" page or to the others. Known are {named}"
+                )
+
+
+def teams_read_as_templates() -> Iterator[str]:
+    """Teams that Prometheus would take for a template, as it does with every label of an alert."""
+    for file in files(RULES):
+        teams = (
+            str((rule.get("labels") or {}).get("team", ""))
+            for group in loaded(file).get("groups") or ()
+            for rule in group["rules"]
+        )
+        for team in dict.fromkeys(teams):
+            if "{{" in team.replace("{{`{{`}}", "") and "$" not in team:
+                yield (
+                    f"{place(file, team)}: Prometheus reads {{{{ in the team {team!r} as the start"
+                    " of a template: write {{`{{`}} for it"
+                )
+
+
+def loaded(file: Path) -> Any:
+    """The content of a YAML file; nothing of one that is none, which its own program says."""
+    try:
+        return yaml.safe_load((ROOT / file).read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError:
+        return {}
+
+
+def matchers(route: dict[str, Any]) -> Iterator[str]:
+    """What a route of Alertmanager and those below it ask of an alert's labels."""
+    yield from route.get("matchers") or ()
+    for below in route.get("routes") or ():
+        yield from matchers(below)
+
+
+def environments(part: Any) -> Iterator[str]:
+    """Every value of the label `environment` in a document."""
+    if isinstance(part, dict):
+        if isinstance(named := part.get("environment"), str):
+            yield named
+        part = list(part.values())
+    for each in part if isinstance(part, list) else ():
+        yield from environments(each)
+
+
+def place(file: Path, value: str) -> str:
+    """The file and the first line that holds a value, where one does as it is."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    found = (number for number, line in enumerate(lines, 1) if line.rstrip("'\"").endswith(value))
+    return f"{file}:{next(found, 1)}"
 
 
 def at_home(unit: Path, folder: Path) -> Path:

@@ -1,8 +1,13 @@
 """`make check-config`: what it looks at exists, and Renovate raises what it installs."""
 
 import json
+import os
 import re
 import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,3 +44,104 @@ def test_renovate_leaves_the_image_of_the_service_to_its_releases() -> None:
     (left,) = (rule for rule in RENOVATE["packageRules"] if rule.get("enabled") is False)
     assert left["matchPackageNames"] == [image["name"]] == [SERVICE]
     assert {"docker-compose", "kustomize"} <= set(left["matchManagers"])
+
+
+# --- names that another file must know -----------------------------------------------------------
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Path:
+    """A copy of what is looked at, to be changed."""
+    for folder in ("monitoring", "deploy", "scripts"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    return tmp_path
+
+
+def check(folder: Path, *programs: str) -> subprocess.CompletedProcess[str]:
+    """Look at a copy, with these programs and no other."""
+    here = folder / "bin"
+    here.mkdir()
+    for program in programs:
+        found = shutil.which(program)
+        if not found:
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"{program} is not installed: make check-tools")
+            pytest.skip(f"{program} is not installed: make check-tools")
+        (here / program).symlink_to(found)
+    return subprocess.run(  # noqa: S603 - the script of this repository
+        [sys.executable, folder / "scripts" / "check_config.py"],
+        capture_output=True,
+        text=True,
+        env={"PATH": str(here)},
+        check=False,
+    )
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_what_is_here_is_taken(changed: Path) -> None:
+    done = check(changed)
+    assert (done.returncode, re.findall("FAILED.*", done.stdout)) == (0, []), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("monitoring/prometheus/targets/service.yml", "environment: local"),
+        ("monitoring/prometheus/rules/environments.yml", "environment: local"),
+        ("monitoring/prometheus/prometheus.yml", "environment: &environment local"),
+        ("deploy/kubernetes/release/kustomization.yaml", "environment: production"),
+    ],
+)
+def test_an_environment_that_no_route_knows_is_refused_by_its_name(
+    changed: Path, file: str, line: str
+) -> None:
+    text = (changed / file).read_text(encoding="utf-8")
+    number = text.partition(line)[0].count("\n") + 1
+    replace(changed / file, line, f"{line.rpartition(' ')[0]} live")
+    done = check(changed)
+    (failed,) = re.findall("FAILED (.*)", done.stdout)
+    assert failed.startswith(f"{file}:{number}: no route of monitoring/alertmanager/")
+    assert "knows the environment live" in failed
+    assert 'Known are environment=~"production" and environment=~"production|staging|' in failed
+    assert done.returncode == 1
+
+
+def test_an_environment_that_a_route_knows_is_taken(changed: Path) -> None:
+    replace(changed / "monitoring/alertmanager/alertmanager.yml", '|local"', '|local|live-.+"')
+    replace(changed / "monitoring/prometheus/targets/service.yml", ": local", ": live-2")
+    assert "FAILED" not in check(changed).stdout
+
+
+def test_a_team_that_prometheus_reads_as_a_template_is_refused(changed: Path) -> None:
+    file = "monitoring/prometheus/rules/telemetry.yml"
+    rules = (changed / file).read_text(encoding="utf-8")
+    own = re.sub("team: .*", "team: 'Käse {{ .x }}'", rules, count=1)
+    (changed / file).write_text(own, encoding="utf-8")
+    done = check(changed)
+    (failed,) = re.findall("FAILED (.*)", done.stdout)
+    number = own.partition("Käse")[0].count("\n") + 1
+    assert failed == (
+        f"{file}:{number}: Prometheus reads {{{{ in the team 'Käse {{{{ .x }}}}' as the start of a"
+        " template: write {{`{{`}} for it"
+    )
+    assert done.returncode == 1
+
+
+def test_a_rule_that_prometheus_refuses_is_refused_by_its_file(changed: Path) -> None:
+    file = "monitoring/prometheus/rules/telemetry.yml"
+    replace(changed / file, "expr: ", "expr: sum by ")
+    done = check(changed, "promtool")
+    assert f"FAILED promtool check rules {file}" in done.stdout
+    assert done.returncode == 1
+
+
+def test_without_promtool_rules_are_named_as_not_checked(changed: Path) -> None:
+    replace(changed / "monitoring/prometheus/rules/telemetry.yml", "expr: ", "expr: sum by ")
+    said = check(changed).stdout
+    (unread,) = re.findall("promtool is not installed, so this is not checked: (.*)", said)
+    assert "monitoring/prometheus/rules/*.yml monitoring/prometheus/watchers/*.yml" in unread
