@@ -20,7 +20,7 @@ RULE = """
         annotations:
           summary: '{{{{ $labels.service }}}} is idle'
           description: 'It is {{{{ $value }}}}.'
-          dashboard_url: '{{{{ or $externalLabels.grafana_url "http://localhost:3000" }}}}/d/proof-service-service'
+          dashboard_url: '{{{{ or $externalLabels.grafana_url "http://localhost:3000" }}}}/d/{dashboard}'
           runbook_url: '{{{{ or $externalLabels.runbooks_url "docs/runbooks" }}}}/{name}.md'
 """
 RECORDED = """\
@@ -32,6 +32,7 @@ groups:
           sum by (service, environment) (rate(orders_shipped_total{service="proof-service"}[5m]))
           / (sum by (service, environment) (rate(orders_created_total{service="proof-service"}[5m])) > 0)
 """
+DASHBOARD = "proof-service-service?var-environment={{ $labels.environment | urlquery }}"
 UNIT_TEST = """
   - name: {name}
     interval: 15s
@@ -49,7 +50,7 @@ UNIT_TEST = """
             exp_annotations:
               summary: proof-service is idle
               description: It is {value}.
-              dashboard_url: http://localhost:3000/d/proof-service-service
+              dashboard_url: http://localhost:3000/d/proof-service-service?var-environment=production
               runbook_url: docs/runbooks/{name}.md
 """
 LOGIN = """from flask import Blueprint, Response, request
@@ -149,7 +150,7 @@ def test_what_an_owner_may_add_passes_the_tests_of_the_service(variant: Callable
         ("Gone", f"absent({selected})", "absent", "1+0x16 _x200", "job: proof-service, ", 1),
         ("Idle", f"sum by (service, environment) ({selected}) == 0", "== 0", "1+0x16 0+0x200", "", 0),
     ):
-        _add(service, rules, RULE.format(name=name, expression=expression))
+        _add(service, rules, RULE.format(name=name, expression=expression, dashboard=DASHBOARD))
         _add(service, tests, UNIT_TEST.format(name=name, values=values, labels=labels, value=value))
         _add_runbook_and_line(service, name, threshold)
     _add(service, "src/proof_service/login.py", LOGIN)
@@ -172,7 +173,11 @@ def test_what_is_refused_is_refused_with_the_line_to_edit(variant: Callable[...,
     _add(
         service,
         rules,
-        RULE.format(name="Idle", expression='avg by (service, environment) (up{job="proof-service"}) == 0'),
+        RULE.format(
+            name="Idle",
+            expression='avg by (service, environment) (up{job="proof-service"}) == 0',
+            dashboard="proof-service-service",
+        ),
     )
     _edit(
         service,
@@ -194,6 +199,7 @@ def test_what_is_refused_is_refused_with_the_line_to_edit(variant: Callable[...,
         rf"{rules}{line}\S+ names http_requests_capacity, which nothing makes: is it http_request_capacity",
         rf"{rules}{line}Idle selects up without service: on a Prometheus that others use as well it would meet theirs",
         rf"{rules}{line}Idle needs a unit test in monitoring/prometheus/tests/ in which it fires",
+        rf"{rules}{line}the dashboard_url of Idle must have var-environment=\{{\{{ \$labels\.environment",
         rf"{rules}{line}Idle needs a runbook: write docs/runbooks/Idle\.md",
         rf"{rules}{line}the table of alerts in docs/monitoring\.md needs a line for Idle that says `== 0` and warning",
         rf"src/proof_service/orders/routes\.py{line}report_ms_\w+ is in ms: a metric is in seconds, bytes or a ratio",

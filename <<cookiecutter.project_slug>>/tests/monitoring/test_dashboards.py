@@ -161,19 +161,26 @@ def test_a_panel_names_a_runbook_that_exists() -> None:
                 )
 
 
-def test_a_link_of_an_alert_sets_variables_that_its_dashboard_has() -> None:
+def test_a_link_of_an_alert_chooses_its_own_environment_and_route() -> None:
     made = {
         dashboard["uid"]: {variable["name"] for variable in dashboard["templating"]["list"]}
         for dashboard in dashboards().values()
     }
     for alert in alerts():
+        where = f"{alert.where}: the dashboard_url of {alert.name}"
         link = alert.annotations.get("dashboard_url", "").rpartition("/d/")[2]
         uid, _, parameters = link.partition("?")
-        unknown = set(re.findall(r"\bvar-(\w+)=", parameters)) - made.get(uid, set())
-        assert not unknown, (
-            f"{alert.where}: the dashboard_url of {alert.name} sets {unknown}, which {uid} has not;"
-            f" it has {sorted(made[uid])}"
-        )
+        chosen = set(re.findall(r"\bvar-(\w+)=", parameters))
+        wanted = {"environment"}
+        if "$labels.route" in alert.annotations.get("description", ""):
+            wanted.add("route")
+        for name in sorted(wanted - chosen):
+            pytest.fail(
+                f"{where} must have var-{name}={{{{ $labels.{name} | urlquery }}}} after {uid}?,"
+                " or after an &: else it opens on whatever was looked at last"
+            )
+        unknown = chosen - made.get(uid, set())
+        assert not unknown, f"{where} sets {unknown}, variables that the dashboard {uid} has not"
 
 
 def test_runbooks_are_where_the_alerts_say_they_are() -> None:
