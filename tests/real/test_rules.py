@@ -157,9 +157,10 @@ def _healthy(prometheus: Prometheus) -> None:
 
 
 def _empty(prometheus: Prometheus) -> set[str]:
-    """Return the recordings without a series, but for losses and those that wait for five minutes of the clock."""
+    """Return the recordings without a series, but for those of failures and those that wait for a minute."""
     recorded = {rule["name"] for rule in _rules(prometheus) if rule["type"] == "recording"}
-    later = {name for name in recorded if name.endswith(("30m", "6h"))} | {"integration:notifications_lost:ratio15m"}
+    later = {name for name in recorded if name.endswith((":increase15m", "30m", "6h", "_failed:ratio_rate1m"))}
+    later |= {"integration:notifications_lost:ratio15m", "service:instances_in_loop:ratio"}
     return {name for name in recorded - later if not prometheus.query(name)}
 
 
