@@ -144,12 +144,22 @@ def test_slow_requests_explain_those_that_wait(one: Watched) -> None:
 
 
 def test_the_worse_of_one_name_is_enough(one: Watched) -> None:
-    one.tell(alert("HighLatency", service="slow"), alert("HighLatency", "warning", service="slow", route="/a"))
+    a_route = {"scope": "route", "method": "GET"}
+    one.tell(
+        alert("HighLatency", service="slow"), alert("HighLatency", "warning", service="slow", route="/a", **a_route)
+    )
     for severity, dependency in (("critical", "database"), ("warning", "database"), ("warning", "cache")):
         one.tell(alert("HealthCheckFailing", severity, service="slow-2", dependency=dependency))
     eventually(lambda: one.not_silenced("slow") == [("HighLatency", "critical", "page")], "the warning is silenced")
     severities = [severity for _, severity, _ in one.not_silenced("slow-2")]
     assert severities == ["critical", "warning"], "another dependency is another matter"
+    for severity, route in (("critical", "/a"), ("warning", "/a"), ("warning", "/b")):
+        one.tell(alert("HighErrorRate", severity, service="slow-3", route=route, **a_route))
+    severities = [severity for _, severity, _ in one.not_silenced("slow-3")]
+    assert severities == ["critical", "warning"], "another route is another matter"
+    one.tell(alert("HighErrorRate", service="slow-3"))
+    whole = [("HighErrorRate", "critical", "page")]
+    eventually(lambda: one.not_silenced("slow-3") == whole, "the service as a whole is enough")
 
 
 def test_nothing_silences_the_alerts_about_the_watchers(one: Watched) -> None:
