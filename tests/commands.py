@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-PROGRAMS = r"(?:\.venv/bin/\S+|cookiecutter|cruft|curl|docker|flask|gh|git|kubectl|make|pip|pipx|sudo|terraform|uv|uvx)"
+PROGRAMS = (
+    r"(?:\.venv/bin/\S+|cookiecutter|cruft|curl|df|docker|flask|gh|git|journalctl|kubectl|make|openssl|pip|pipx|sudo"
+    r"|systemctl|systemd-analyze|terraform|uv|uvx)"
+)
 INLINE = re.compile(rf"(?<!`)`((?:[A-Z_]+=\S+ )*{PROGRAMS} [^`]+)`(?!`)")
 COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 FENCE = re.compile(r"\s*```(\w*)$")

@@ -53,6 +53,8 @@ DEBIAN = {
     "wget": Debian("wget"),
     "logrotate": Debian("logrotate", "usr/sbin/logrotate"),
     "systemd-analyze": Debian("systemd"),
+    "dbus-daemon": Debian("dbus"),
+    "sudo": Debian("sudo"),
 }
 
 PYPI = {

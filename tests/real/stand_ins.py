@@ -51,6 +51,28 @@ def self_signed(folder: Path, days: int = 2) -> Path:
     return file
 
 
+def chain(folder: Path, days: int) -> tuple[Path, Path]:
+    """Make a certificate of localhost for 90 days, signed by one that lasts some days; returns also who signed that."""
+
+    def do(*words: str) -> None:
+        made = run([program("openssl"), *words], folder=folder)
+        assert made.returncode == 0, made.stderr
+
+    def sign(name: str, subject: str, extension: str, by: str, days: int) -> None:
+        key = ["-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key"]
+        do("req", *key, "-subj", f"/CN={subject}", "-addext", extension, "-out", f"{name}.csr")
+        signed = ["x509", "-req", "-in", f"{name}.csr", "-copy_extensions", "copy", "-days", str(days)]
+        do(*signed, "-CA", f"{by}.pem", "-CAkey", f"{by}.key", "-CAcreateserial", "-out", f"{name}.pem")
+
+    root = ["-newkey", "rsa:2048", "-nodes", "-keyout", "root.key", "-days", "3650"]
+    do("req", "-x509", *root, "-subj", "/CN=An Authority", "-out", "root.pem")
+    sign("between", "An Intermediate", "basicConstraints=critical,CA:TRUE", "root", days)
+    sign("certificate", "localhost", "subjectAltName=DNS:localhost", "between", 90)
+    both = folder / "certificate.pem"
+    both.write_text(both.read_text() + (folder / "between.pem").read_text())
+    return both, folder / "root.pem"
+
+
 def encrypt(server: ThreadingHTTPServer, certificate: Path) -> None:
     """Let a server accept TLS alone."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -59,9 +81,9 @@ def encrypt(server: ThreadingHTTPServer, certificate: Path) -> None:
 
 
 @contextmanager
-def website(certificate: Path | None = None) -> Iterator[str]:
+def website(certificate: Path | None = None, port: int = 0) -> Iterator[str]:
     """Serve, over TLS where there is a certificate; yields the address, below which a path names its status."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Answering)
+    server = ThreadingHTTPServer(("127.0.0.1", port), _Answering)
     if certificate:
         encrypt(server, certificate)
     with listening(server):
@@ -86,11 +108,12 @@ class Posted:
 
 
 class Webhook(ThreadingHTTPServer):
-    """What Slack and PagerDuty are here: it takes JSON and says what they say."""
+    """What Slack and PagerDuty are here: it takes JSON and says what they say, also to a key that is not valid."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, valid: bool = True) -> None:
         super().__init__(("127.0.0.1", 0), _Taking)
         self.posted: list[Posted] = []
+        self.valid = valid
 
     @property
     def url(self) -> str:
@@ -100,9 +123,11 @@ class Webhook(ThreadingHTTPServer):
 class _Taking(Quiet, BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        cast(Webhook, self.server).posted.append(Posted(self.path, json.loads(body)))
+        webhook = cast(Webhook, self.server)
+        webhook.posted.append(Posted(self.path, json.loads(body)))
         said = b'{"status": "success"}' if self.path.startswith("/v2") else b"ok"
-        self.send_response(202 if self.path.startswith("/v2") else 200)
+        taken = 202 if self.path.startswith("/v2") else 200
+        self.send_response(taken if webhook.valid else 403)
         self.send_header("Content-Length", str(len(said)))
         self.end_headers()
         self.wfile.write(said)

@@ -196,36 +196,3 @@ def test_every_rule_is_healthy_and_the_alerts_follow_what_the_service_does(small
         service.program.stop()
         eventually(lambda: "ServiceDown" in _pending(prometheus), "the end is noticed")
         _healthy(prometheus)
-
-
-@pytest.mark.parametrize(
-    "runbook", ["HealthCheckFailing", "HighErrorRate", "HighLatency", "SecurityEventSpike", "TelemetryLoss"]
-)
-def test_what_a_runbook_looks_for_in_the_log_is_found(troubled: Path, small: Service, runbook: str) -> None:
-    """Its commands as they are pasted, with the ids and addresses of the alert put in."""
-    text = (small.folder / f"docs/runbooks/{runbook}.md").read_text(encoding="utf-8")
-    commands = [line for line in text.splitlines() if line.startswith("logs |")]
-    assert commands
-    for command in commands:
-        typed = command.replace("REQUEST_ID", "shown-to-me").replace("CLIENT_ADDRESS", "127.0.0.1")
-        done = run(["bash", "-c", f"logs() {{ cat {troubled}; }}; {typed}"])
-        assert done.stdout, command
-        assert not done.stderr, done.stderr
-
-
-@pytest.fixture(scope="module")
-def troubled(small: Service, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the log of a service that failed, was attacked, and could not reach Sentry nor a dependency."""
-    with small.serving(
-        SENTRY_DSN="http://key@127.0.0.1:1/1", HEALTH_DEPENDENCIES="mail=http://127.0.0.1:1/"
-    ) as service:
-        service.order()
-        service.get("/stage/boom", X_Request_ID="shown-to-me")
-        service.get("/stage/status/401")
-        service.logged(event_name="authn_login_fail")
-        service.logged(message="request", status_code=401)
-        service.logged(message="telemetry lost")
-        service.logged(message="dependency fails")
-        log = tmp_path_factory.mktemp("troubled") / "log"
-        log.write_text(service.output.text(), encoding="utf-8")
-    return log

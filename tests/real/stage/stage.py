@@ -62,6 +62,12 @@ def status(code: int) -> Response:
     return Response("as asked", code)
 
 
+@app.get("/stage/login/<name>")
+def login(name: str) -> Response:
+    """Refuse whoever it is."""
+    return Response(f"{name} is unknown", 401)
+
+
 @app.get("/stage/bad-header")
 def bad_header() -> Response:
     """Answer with a header that no server sends."""
