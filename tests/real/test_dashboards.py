@@ -288,9 +288,8 @@ def test_the_lists_of_metrics_are_what_the_exporters_make(
     lists = small.folder / "monitoring/prometheus/exporters"
     listed = {path.stem: yaml.safe_load(path.read_text()) for path in lists.glob("*.yml")}
     assert listed.keys() == {"prometheus", "alertmanager", "blackbox"}
-    (tmp_path / "alarm.yml").write_text(
-        json.dumps({"groups": [{"name": "alarm", "interval": "1s", "rules": [ALARM | {"expr": "up"}]}]})
-    )
+    alarm = ALARM | {"expr": "up", "labels": {"severity": "critical", "team": "platform", "scope": "route"}}
+    (tmp_path / "alarm.yml").write_text(json.dumps({"groups": [{"name": "alarm", "interval": "1s", "rules": [alarm]}]}))
     settings = {
         "rule_files": [str(tmp_path / "alarm.yml")],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{alertmanager.port}"]}]}]},
