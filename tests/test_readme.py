@@ -59,7 +59,7 @@ SERVICES = [
     Proof("*", r"make publish", "tests/real/test_service_ci.py", '"make publish"', "this needs a registry"),
     Proof("*", r"make check-config", "tests/real/test_service_ci.py", "def check_config(", "it names what is missing"),
     Proof("README.md", r"flask db upgrade", "tests/real/test_database.py", '"upgrade"', "the command of a container"),
-    Proof("docs/monitoring.md", r"curl .*Watchdog.*", "tests/real/test_watchdog.py", '"docs/monitoring.md"'),
+    Proof("docs/monitoring.md", r"curl .*Watchdog.*", "tests/real/test_watchers.py", '"docs/monitoring.md"'),
     Proof("docs/runbooks/*", r".*", "tests/real/test_runbooks.py", "def test_each_command_of_a_runbook_shows_"),
     Proof("docs/monitoring.md", r"logs\(\) \{.*", "tests/real/test_runbooks.py", "def test_logs_prints_the_same("),
     Proof("docs/*", r"docker compose .*", "tests/real/test_compose.py", "def test_", DOCKER),

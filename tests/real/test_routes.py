@@ -21,7 +21,8 @@ from .stand_ins import MailServer, Webhook, listening
 from .watchers import Alertmanager
 
 Labels = dict[str, str]
-FOLLOWS = ("InstancesDown", "HighErrorRate", "HighLatency", "EndpointDown", "RequestsWaiting", "RestartLoop")
+OF_REQUESTS = ("HighErrorRate", "ErrorBudgetBurn", "HighLatency", "EndpointDown", "RequestsWaiting", "SaturationHigh")
+FOLLOWS = (*OF_REQUESTS, "InstancesDown", "RestartLoop", "WorkersDying")
 
 
 def alert(name: str, severity: str = "critical", **labels: str) -> Labels:
@@ -125,9 +126,20 @@ def test_an_outage_silences_no_other_service_and_no_other_environment(one: Watch
     assert one.not_silenced("there") == [("HighErrorRate", "critical", "page")]
 
 
+@pytest.mark.parametrize("reason", ["RestartLoop", "WorkersDying"])
+def test_processes_that_end_silence_the_requests_that_fail_with_them(one: Watched, reason: str) -> None:
+    service = f"ending-{reason.lower()}"
+    one.tell(alert(reason, service=service))
+    one.tell(
+        *(alert(name, service=service) for name in OF_REQUESTS), alert("TelemetryLoss", "warning", service=service)
+    )
+    expected = sorted([(reason, "critical", "page"), ("TelemetryLoss", "warning", "message")])
+    eventually(lambda: one.not_silenced(service) == expected, "what follows is silenced, and nothing else")
+
+
 def test_a_dependency_silences_the_requests_that_fail_without_it_and_nothing_else(one: Watched) -> None:
     one.tell(alert("HealthCheckFailing", service="broken", dependency="database"))
-    one.tell(*(alert(name, service="broken") for name in ("HighErrorRate", "HighLatency", "EndpointDown")))
+    one.tell(*(alert(name, service="broken") for name in OF_REQUESTS))
     one.tell(alert("RestartLoop", service="broken"), alert("SecurityEventSpike", "warning", service="broken"))
     one.tell(alert("HealthCheckFailing", "warning", service="slower", dependency="cache"))
     one.tell(alert("HighErrorRate", service="slower"))

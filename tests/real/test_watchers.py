@@ -1,8 +1,9 @@
-"""The alert that always fires arrives outside again and again, and stops with its senders: docs/monitoring.md."""
+"""What breaks among those that watch is reported: a configuration, Alertmanager, Prometheus itself, an environment."""
 
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from commands import commands_of
 
 from .processes import eventually, run
 from .programs import program
-from .servers import running
+from .servers import Server, running
 from .service import Service, generate
 from .stand_ins import Webhook, listening
 from .watchers import Alertmanager, Watcher, changed
@@ -32,12 +33,15 @@ def pasted(service: Service) -> dict[str, str]:
 
 
 @contextmanager
-def watched(service: Service, folder: Path, changes: dict[str, str]) -> Iterator[tuple[Alertmanager, Watcher]]:
+def watched(
+    service: Service, folder: Path, changes: dict[str, str], rules: dict[str, dict[str, str]] | None = None
+) -> Iterator[tuple[Alertmanager, Watcher]]:
+    """Run both in a hurry, with texts of Alertmanager's configuration changed, and of Prometheus' files."""
     monitoring = service.folder / "monitoring"
     (folder / "alertmanager").mkdir()
     (folder / "prometheus").mkdir()
     with running(Alertmanager(folder / "alertmanager", monitoring, {}, changes)) as alertmanager:
-        here = {"prometheus.yml": {"alertmanager:9093": f"127.0.0.1:{alertmanager.port}"}}
+        here = {"prometheus.yml": {"alertmanager:9093": f"127.0.0.1:{alertmanager.port}"}} | (rules or {})
         with running(Watcher(folder / "prometheus", monitoring, here, hurry=True)) as prometheus:
             yield alertmanager, prometheus
 
@@ -77,3 +81,49 @@ def test_the_receiver_that_the_page_pastes_is_accepted(service: Service, tmp_pat
         [program(tool), "config", "routes", "test", f"--config.file={file}", "alertname=Watchdog", "severity=info"]
     )
     assert done.stdout.split() == ["heartbeat"]
+
+
+def told_to_read(server: Server, file: Path, text: str) -> None:
+    file.write_text(text)
+    server.program.send(signal.SIGHUP)
+
+
+def fires(prometheus: Watcher, name: str, whose: str) -> bool:
+    return bool(prometheus.query(f'ALERTS{{alertname="{name}", alertstate="firing", service="{whose}"}}'))
+
+
+def test_a_refused_configuration_and_an_alertmanager_that_ends_fire(service: Service, tmp_path: Path) -> None:
+    with watched(service, tmp_path, {}) as (alertmanager, prometheus):
+        eventually(lambda: fires(prometheus, "Watchdog", "prometheus"), "rules are evaluated")
+
+        def follows(server: Server, whose: str, file: Path) -> None:
+            text = file.read_text()
+            assert not fires(prometheus, "ConfigurationRefused", whose)
+            told_to_read(server, file, f"{text}\nno_such_option: true\n")
+            eventually(lambda: fires(prometheus, "ConfigurationRefused", whose), f"{whose} refuses it", 60)
+            told_to_read(server, file, text)
+            eventually(lambda: not fires(prometheus, "ConfigurationRefused", whose), f"{whose} takes one again", 60)
+
+        follows(prometheus, "prometheus", tmp_path / "prometheus/prometheus/rules/telemetry.yml")
+        follows(alertmanager, "alertmanager", tmp_path / "alertmanager/alertmanager/alertmanager.yml")
+        assert not fires(prometheus, "AlertmanagerDown", "alertmanager")
+        alertmanager.stop()
+        eventually(lambda: fires(prometheus, "AlertmanagerDown", "alertmanager"), "its end is noticed", 60)
+
+
+def test_production_that_vanishes_while_staging_is_there_fires(service: Service, tmp_path: Path) -> None:
+    changes = {"rules/environments.yml": {"environment: local": "environment: production"}}
+    with watched(service, tmp_path, {}, changes) as (alertmanager, prometheus):
+        targets = tmp_path / "prometheus/prometheus/targets/service.yml"
+        one = changed(targets.read_text(), {"service:9464": f"127.0.0.1:{alertmanager.port}"})
+        both = one.replace("local", "production") + one.replace("local", "staging")
+
+        def missing() -> set[str]:
+            asked = f'ALERTS{{alertname="TargetMissing", alertstate="firing", service="{service.slug}", job!="uptime"}}'
+            return {labels["environment"] for labels, _ in prometheus.query(asked)}
+
+        targets.write_text(both)
+        eventually(lambda: len(prometheus.query(f'up{{job="{service.slug}"}} == 1')) == 2, "both are there")
+        eventually(lambda: missing() == set(), "neither is missing")
+        targets.write_text(one.replace("local", "staging"))
+        eventually(lambda: missing() == {"production"}, "production is missing")
