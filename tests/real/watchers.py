@@ -21,8 +21,10 @@ def changed(text: str, changes: Mapping[str, str]) -> str:
 
 
 def hurried(rules: str) -> str:
-    """Return rules that wait seconds where those of the service wait minutes."""
-    rules = re.sub(r"\[\d+m\]", "[4s]", rules)
+    """Return rules that wait and look back seconds where those of the service do minutes."""
+    rules = re.sub(r"\[\d+m\]|(?<=offset )\d+m\b", lambda found: "[4s]" if found[0][0] == "[" else "4s", rules)
+    rules = re.sub(r"\[15m:1m\]", "[4s:1s]", rules)
+    rules = re.sub(r"\b(?:5|10|15) \* 60\b", "4", rules)
     return re.sub(r"(?m)^( +(?:keep_firing_)?for:) \d+\w+$", r"\1 1s", rules)
 
 
