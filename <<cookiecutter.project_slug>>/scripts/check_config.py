@@ -175,7 +175,7 @@ def unknown_environments() -> Iterator[str]:
 
 
 def teams_read_as_templates() -> Iterator[str]:
-    """Teams that Prometheus would take for a template, as it does with every label of an alert."""
+    """Teams that Prometheus reads as template syntax, as it reads every label of an alert."""
     for file in files(RULES):
         teams = (
             str((rule.get("labels") or {}).get("team", ""))
@@ -185,13 +185,13 @@ def teams_read_as_templates() -> Iterator[str]:
         for team in dict.fromkeys(teams):
             if "{{" in team.replace("{{`{{`}}", "") and "$" not in team:
                 yield (
-                    f"{place(file, team)}: Prometheus reads {{{{ in the team {team!r} as the start"
-                    " of a template: write {{`{{`}} for it"
+                    f"{place(file, team)}: Prometheus reads {{{{ in the team {team!r} as"
+                    " template syntax: write {{`{{`}} for it"
                 )
 
 
 def loaded(file: Path) -> Any:
-    """The content of a YAML file; nothing of one that is none, which its own program says."""
+    """The content of a YAML file, empty where it cannot be parsed: its own program reports that."""
     try:
         return yaml.safe_load((ROOT / file).read_text(encoding="utf-8")) or {}
     except yaml.YAMLError:

@@ -35,7 +35,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 def _passes(*command: str | Path) -> None:
-    done = run(command)
+    done = run(command, seconds=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -126,8 +126,8 @@ def test_a_team_that_prometheus_reads_as_a_template_is_refused(changed: Path) ->
     (failed,) = re.findall("FAILED (.*)", done.stdout)
     number = own.partition("Käse")[0].count("\n") + 1
     assert failed == (
-        f"{file}:{number}: Prometheus reads {{{{ in the team 'Käse {{{{ .x }}}}' as the start of a"
-        " template: write {{`{{`}} for it"
+        f"{file}:{number}: Prometheus reads {{{{ in the team 'Käse {{{{ .x }}}}' as"
+        " template syntax: write {{`{{`}} for it"
     )
     assert done.returncode == 1
 

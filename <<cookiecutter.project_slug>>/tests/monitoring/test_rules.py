@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from <<cookiecutter.__package>>.observability.metrics import LATENCY_BUCKETS, QUEUE_BUCKETS
+from <<cookiecutter.__package>>.observability.metrics import (
+    LATENCY_BUCKETS,
+    QUEUE_BUCKETS,
+)
 from <<cookiecutter.__package>>.settings import SLOW_REQUEST_SECONDS
 
 from .rules import PROMETHEUS, ROOT, RULES, UNIT_TESTS, alerts, expected, read, unit_tests_of
