@@ -50,7 +50,7 @@ def read_yaml(path: Path) -> list[Any]:
     return list(yaml.load_all(read_text(path), Loader=UniqueKeys))
 
 
-class UniqueKeys(yaml.SafeLoader):
+class UniqueKeys(yaml.CSafeLoader):
     """PyYAML lets the last of two equal keys win; Kubernetes and Prometheus refuse them."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
