@@ -300,7 +300,9 @@ master = Mock(
 def counted(*ends, aborted=False):
     for number in ends:
         if (worker := os.fork()) == 0:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            # What was started in the background of a shell ignores both.
+            for ignored in (signal.SIGINT, signal.SIGQUIT):
+                signal.signal(ignored, signal.SIG_DFL)
             os.kill(os.getpid(), -number) if number < 0 else os._exit(number)
         master.WORKERS[worker] = Mock(pid=worker, aborted=aborted)
         os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
