@@ -23,11 +23,10 @@ import pytest
 import yaml
 
 from .processes import eventually, free_port
-from .programs import program
-from .servers import Prometheus, Server, answers, running
+from .servers import Prometheus, running
 from .service import Gunicorn, Service, generate
 from .stand_ins import Webhook, listening, website
-from .watchers import Blackbox, hurried
+from .watchers import Alertmanager, Blackbox, hurried
 
 COMMON = "refunds-and-payments-of-the-whole"
 EAST, WEST, BILLING = f"{COMMON}-east", f"{COMMON}-west", "billing"
@@ -58,33 +57,24 @@ class Notified:
         return self.receiver == "page"
 
 
-class Alertmanager(Server):
-    """One with the configuration of a service; all that a receiver would send goes to a webhook of its name."""
+class Notifying(Alertmanager):
+    """An Alertmanager that sends all that a receiver would get to a webhook, at a path of the receiver's name."""
 
     def __init__(self, folder: Path, monitoring: Path, webhook: Webhook) -> None:
-        self.file = folder / "alertmanager" / "alertmanager.yml"
-        shutil.copytree(monitoring / "alertmanager", folder / "alertmanager")
-        configuration = yaml.safe_load(self.file.read_text())
+        self._webhook = webhook
+        super().__init__(folder, monitoring, {}, {})
+
+    def configured(self, text: str) -> str:
+        configuration = yaml.safe_load(text)
         for one in configuration["receivers"]:
-            hook = {"url": f"{webhook.url}/{one['name']}", "send_resolved": True}
+            hook = {"url": f"{self._webhook.url}/{one['name']}", "send_resolved": True}
             if one.keys() > {"name"}:
                 one["webhook_configs"] = [hook]
             for channel in one.keys() - {"name", "webhook_configs"}:
                 del one[channel]
-        configuration["route"] |= {"group_wait": "3s", "group_interval": "1s"}
-        self.file.write_text(yaml.safe_dump(configuration))
-        port = free_port()
-        command: list[str | Path] = [
-            program("prometheus-alertmanager"),
-            f"--config.file={self.file}",
-            f"--storage.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--cluster.listen-address=",
-        ]
-        super().__init__(command, folder, port)
-
-    def ready(self) -> bool:
-        return answers(self.port, "/-/ready")
+        # Long enough for what explains an alert to fire as well.
+        configuration["route"]["group_wait"] = "3s"
+        return str(yaml.safe_dump(configuration))
 
     def alerts(self) -> list[str]:
         """Return the names of those that fire and notify somebody, or would if nothing silenced them."""
@@ -159,7 +149,7 @@ class Platform:
         stack.enter_context(listening(self._webhook))
         monitoring = services[EAST].folder / "monitoring"
         self.services = services
-        self.alertmanager = Alertmanager(folder("alertmanager"), monitoring, self._webhook)
+        self.alertmanager = Notifying(folder("alertmanager"), monitoring, self._webhook)
         blackbox = Blackbox(folder("blackbox"), monitoring)
         for server in (self.alertmanager, blackbox):
             stack.enter_context(running(server))

@@ -49,10 +49,10 @@ def create_order() -> Response:
 @orders.get("/<int:order_id>")
 def read_order(order_id: int) -> Response:
     body = _read(order_id)
-    order_lookups.labels(404 if body is None else 200).inc()
-    if body is None:
-        return problem(404, f"There is no order {order_id}.")
-    return jsonify(body)
+    missing = f"There is no order {order_id}."
+    answer = problem(404, missing) if body is None else jsonify(body)
+    order_lookups.labels(answer.status_code).inc()
+    return answer
 
 
 def _read(order_id: int) -> dict[str, Any] | None:
