@@ -37,7 +37,7 @@ from <<cookiecutter.__package>>.observability.logging import Lines
 from <<cookiecutter.__package>>.settings import SLOW_REQUEST_SECONDS, Settings
 
 from .conftest import MakeService
-from .support import SCHEMA, Line, Service, parsed, validate_line
+from .support import SCHEMA, Line, Service, eventually, parsed, validate_line
 
 log = get_logger(__name__)
 
@@ -114,6 +114,34 @@ def test_a_request_makes_one_line(service: Service) -> None:
         "bytes": len(answer.data),
         "client_ip": "127.0.0.1",
     }
+
+
+def test_a_line_that_waits_for_the_writer_has_the_time_of_the_requests_end(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued: list[Any] = []
+    writer = service.app.extensions["log_lines"]._writer
+    monkeypatch.setattr(writer, "put", lambda line, *, at_once: queued.append(line))
+    service.client.get("/")
+    ended = time.time()
+    eventually(lambda: time.time() > ended + 0.1)
+    (line,) = (json.loads(make()) for make in queued)
+    assert datetime.fromisoformat(line["timestamp"]).timestamp() <= ended
+
+
+def test_no_failure_waits_for_the_writer_with_the_memory_of_its_request(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @service.app.get("/parcels")
+    def fail() -> str:
+        raise LookupError
+
+    service.app.register_error_handler(LookupError, lambda _: "none")
+    queued: list[Any] = []
+    writer = service.app.extensions["log_lines"]._writer
+    monkeypatch.setattr(writer, "put", lambda line, *, at_once: queued.append(line))
+    assert service.client.get("/parcels").status_code == 200
+    assert [type(line) for line in queued] == [bytes]
 
 
 def test_every_line_names_the_service_its_environment_version_and_revision(

@@ -344,6 +344,22 @@ def test_a_closed_writer_leaves_no_thread_and_takes_a_late_line(pipe: Pipe) -> N
     assert len(whole_lines(pipe.taken)) == 2
 
 
+def test_a_line_that_is_made_late_keeps_its_place_and_one_that_cannot_be_made_is_counted(
+    pipe: Pipe, writer: Writer
+) -> None:
+    def broken() -> bytes:
+        raise ValueError("no line")
+
+    pipe.begin_to_read()
+    first, second, third = (line_of(0, number, 100) for number in range(3))
+    for line in (first, lambda: second, broken, third):
+        writer.put(line, at_once=False)
+    writer.flush(10)
+    pipe.close()
+    assert pipe.taken == first + second + third
+    assert writer.lost == {"ValueError": 1}
+
+
 def test_what_a_stalled_reader_never_takes_is_counted_at_the_end(pipe: Pipe) -> None:
     writer = Writer(pipe.writer)
     writer.put_all(line_of(0, number, 10_240) for number in range(100))

@@ -5,7 +5,7 @@ counts also where a hook answers early or raises, and with the status that was r
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from ipaddress import ip_network
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from time import perf_counter
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -109,10 +109,10 @@ def client_ip(address: str | None, shown: str) -> str | None:
     address = address.removeprefix("::ffff:")  # a proxy's socket, too, shows IPv4 so
     if shown == "full":
         return address[:64]
-    bits = 48 if ":" in address else 24
+    family, kept, dropped = (AF_INET6, 6, 10) if ":" in address else (AF_INET, 3, 1)
     try:
-        return str(ip_network(f"{address}/{bits}", strict=False).network_address)
-    except ValueError:
+        return inet_ntop(family, inet_pton(family, address)[:kept] + bytes(dropped))
+    except (OSError, ValueError):
         return None
 
 

@@ -4,6 +4,7 @@ import inspect
 import logging
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from random import random
 
@@ -28,11 +29,13 @@ class RequestLines:
         level = logging.ERROR if request.status >= 500 else logging.INFO
         usual = request.status < 400 and request.seconds < SLOW_REQUEST_SECONDS
         if _log.isEnabledFor(level) and not (usual and random() >= self._sample_ratio):  # noqa: S311
-            self._lines.send(level, self._line_of, request)
+            # A failure keeps its frames alive, and with them the request's body.
+            deferred = usual and request.failure is None and request.logged_failure is None
+            self._lines.send(level, partial(self._line_of, time.time()), request, deferred=deferred)
 
-    def _line_of(self, request: Identity) -> Fields:
+    def _line_of(self, moment: float, request: Identity) -> Fields:
         level = logging.ERROR if request.status >= 500 else logging.INFO
-        line = self._lines.common_fields(time.time(), level, "request", _log.name, request)
+        line = self._lines.common_fields(moment, level, "request", _log.name, request)
         line |= request_fields(request)
         line["duration_ms"] = round(request.seconds * 1000, 3)
         if request.size is not None:

@@ -1,10 +1,10 @@
 """Whole lines to one stream that several processes share, written by a thread of each.
 
-A request queues its line and goes on: to write it costs a request more than all the rest of
-its line, and would make it wait for whoever reads. So INFO lines gather for 10 ms, others are
-written at once, and a process that a signal ends without warning (SIGKILL) takes the last 10 ms
-with it. Where the reader stalls, lines wait in memory; more than MOST_WAITING are lost, and
-counted.
+A request queues its line, or what makes it, and goes on: to write a line costs a request more
+than all the rest of it, and would make it wait for whoever reads; to make it here, among others,
+costs less than within a request. So INFO lines gather for 10 ms, others are written at once, and
+a process that a signal ends without warning (SIGKILL) takes the last 10 ms with it. Where the
+reader stalls, lines wait in memory; more than MOST_WAITING are lost, and counted.
 """
 
 import os
@@ -57,14 +57,17 @@ class LineWriter:
         _writers.add(self)
 
     def _begin_empty(self) -> None:
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[bytes | Callable[[], bytes]] = deque()
         self._awake = False
         self._wake: SimpleQueue[bool] = SimpleQueue()
         self._busy = False
         self._thread: threading.Thread | None = None
 
-    def put(self, line: bytes, *, at_once: bool) -> None:
-        """Queue a line, newline included. Takes no lock, as a signal's handler may log too."""
+    def put(self, line: bytes | Callable[[], bytes], *, at_once: bool) -> None:
+        """Queue a line, newline included, or what returns it when it is written.
+
+        Takes no lock, as a signal's handler may log too.
+        """
         if len(self._waiting) >= MOST_WAITING:
             self._lose("stalled", 1)
             return
@@ -123,8 +126,8 @@ class LineWriter:
     def _write_waiting(self) -> None:
         with _writing:
             self._busy = True
-            lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
+                lines = [self._made(self._waiting.popleft()) for _ in range(len(self._waiting))]
                 lost = self._write(b"".join(lines)) if lines else 0
             finally:
                 self._busy = False
@@ -132,6 +135,13 @@ class LineWriter:
             self._lose("unwritable", lost)
         elif lines and not self._waiting:
             self._flows()
+
+    def _made(self, line: bytes | Callable[[], bytes]) -> bytes:
+        try:
+            return line if isinstance(line, bytes) else line()
+        except Exception as error:
+            self._lose(type(error).__name__, 1)
+            return b""
 
     def _write(self, text: bytes) -> int:
         """Write all of it, however long that takes; returns how many lines could not be."""
