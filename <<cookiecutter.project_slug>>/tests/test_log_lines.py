@@ -116,12 +116,18 @@ def test_a_request_makes_one_line(service: Service) -> None:
     }
 
 
-def test_a_line_that_waits_for_the_writer_has_the_time_of_the_requests_end(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queued: list[Any] = []
+@pytest.fixture
+def queued(service: Service, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What waits for the writer, which does not come."""
+    waiting: list[Any] = []
     writer = service.app.extensions["log_lines"]._writer
-    monkeypatch.setattr(writer, "put", lambda line, *, at_once: queued.append(line))
+    monkeypatch.setattr(writer, "put", lambda line, *, at_once: waiting.append(line))
+    return waiting
+
+
+def test_a_line_that_waits_for_the_writer_has_the_time_of_the_requests_end(
+    service: Service, queued: list[Any]
+) -> None:
     service.client.get("/")
     ended = time.time()
     eventually(lambda: time.time() > ended + 0.1)
@@ -130,16 +136,13 @@ def test_a_line_that_waits_for_the_writer_has_the_time_of_the_requests_end(
 
 
 def test_no_failure_waits_for_the_writer_with_the_memory_of_its_request(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, queued: list[Any]
 ) -> None:
     @service.app.get("/parcels")
     def fail() -> str:
         raise LookupError
 
     service.app.register_error_handler(LookupError, lambda _: "none")
-    queued: list[Any] = []
-    writer = service.app.extensions["log_lines"]._writer
-    monkeypatch.setattr(writer, "put", lambda line, *, at_once: queued.append(line))
     assert service.client.get("/parcels").status_code == 200
     assert [type(line) for line in queued] == [bytes]
 

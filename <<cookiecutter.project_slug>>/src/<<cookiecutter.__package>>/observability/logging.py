@@ -10,8 +10,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from functools import partialmethod
-from typing import Any, Self, TypeVar
+from functools import partial, partialmethod
+from typing import Any, Self
 
 import click
 import structlog
@@ -38,8 +38,6 @@ from .redaction import described, scrub, scrub_short_text, scrub_text
 
 REPORT_LOST_SECONDS = 60.0
 """Seconds between two lines that report how many were lost."""
-
-T = TypeVar("T")
 
 # Their INFO lines repeat other lines, or report nothing.
 _QUIETER = {"urllib3": "WARNING", "alembic.runtime.plugins": "WARNING"}
@@ -87,21 +85,19 @@ class Lines(logging.Handler):
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.send(record.levelno, self._line_of, record)
+        self.send(record.levelno, partial(self._line_of, record))
         if self.report and record.exc_info and record.levelno >= logging.ERROR:
             self.report(record)
 
-    def send(
-        self, level: int, make: Callable[[T], Fields], subject: T, *, deferred: bool = False
-    ) -> None:
-        """Queue the line that `make(subject)` returns, and count it.
+    def send(self, level: int, make: Callable[[], Fields], *, deferred: bool = False) -> None:
+        """Queue the line that `make` returns, and count it.
 
         Deferred, the writer's thread calls `make`: many lines in a row cost less than one within a
-        request. Then `subject` must not change, nor `make` need the request's context.
+        request. Then it may use neither the request's context nor what still changes.
         """
 
         def line() -> bytes:
-            return self.encode(make(subject))
+            return self.encode(make())
 
         try:
             queued = line if deferred else line()

@@ -31,7 +31,7 @@ class RequestLines:
         if _log.isEnabledFor(level) and not (usual and random() >= self._sample_ratio):  # noqa: S311
             # A failure keeps its frames alive, and with them the request's body.
             deferred = usual and request.failure is None and request.logged_failure is None
-            self._lines.send(level, partial(self._line_of, time.time()), request, deferred=deferred)
+            self._lines.send(level, partial(self._line_of, time.time(), request), deferred=deferred)
 
     def _line_of(self, moment: float, request: Identity) -> Fields:
         level = logging.ERROR if request.status >= 500 else logging.INFO

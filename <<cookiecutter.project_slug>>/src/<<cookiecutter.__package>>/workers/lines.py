@@ -28,6 +28,9 @@ FLUSH_SECONDS = 2.0
 MOST_WAITING = 2048
 """Lines that wait in one process beside those being written; at most 16 KiB each."""
 
+Line = bytes | Callable[[], bytes]
+"""A line, newline included, or what returns it when it is written."""
+
 _NEWLINE = ord("\n")
 
 _writing = threading.Lock()
@@ -57,17 +60,14 @@ class LineWriter:
         _writers.add(self)
 
     def _begin_empty(self) -> None:
-        self._waiting: deque[bytes | Callable[[], bytes]] = deque()
+        self._waiting: deque[Line] = deque()
         self._awake = False
         self._wake: SimpleQueue[bool] = SimpleQueue()
         self._busy = False
         self._thread: threading.Thread | None = None
 
-    def put(self, line: bytes | Callable[[], bytes], *, at_once: bool) -> None:
-        """Queue a line, newline included, or what returns it when it is written.
-
-        Takes no lock, as a signal's handler may log too.
-        """
+    def put(self, line: Line, *, at_once: bool) -> None:
+        """Queue a line. Takes no lock, as a signal's handler may log too."""
         if len(self._waiting) >= MOST_WAITING:
             self._lose("stalled", 1)
             return
@@ -136,7 +136,7 @@ class LineWriter:
         elif lines and not self._waiting:
             self._flows()
 
-    def _made(self, line: bytes | Callable[[], bytes]) -> bytes:
+    def _made(self, line: Line) -> bytes:
         try:
             return line if isinstance(line, bytes) else line()
         except Exception as error:
