@@ -4,11 +4,13 @@ import argparse
 import random
 import threading
 import time
+from collections.abc import Iterator
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener, install_opener, urlopen
 
-# Method, path, body, weight. So few are bad that half a minute of it makes no SecurityEventSpike.
+# Method, path, body, how often in a round. So few are bad that half a minute of it makes no
+# SecurityEventSpike.
 MIX: list[tuple[str, str, bytes | None, int]] = [
     ("GET", "/", None, 8),
     ("GET", "/no-such-page", None, 2),
@@ -30,9 +32,11 @@ def main() -> None:
         install_opener(build_opener(ProxyHandler({})))
     statuses: dict[str, int] = {}
     until = time.monotonic() + options.seconds
-    threads = []
-    while time.monotonic() < until:
-        threads.append(threading.Thread(target=send, args=(options.url, statuses)))
+    threads: list[threading.Thread] = []
+    for kind in rounds():
+        if time.monotonic() >= until:
+            break
+        threads.append(threading.Thread(target=send, args=(options.url, *kind, statuses)))
         threads[-1].start()
         time.sleep(1 / options.rate)
     for thread in threads:
@@ -40,9 +44,16 @@ def main() -> None:
     print(", ".join(f"{count} x {status}" for status, count in sorted(statuses.items())))  # noqa: T201
 
 
-def send(url: str, statuses: dict[str, int]) -> None:
-    """One request of the mix."""
-    method, path, body, _ = random.choices(MIX, [weight for *_, weight in MIX])[0]  # noqa: S311
+def rounds() -> Iterator[tuple[str, str, bytes | None]]:
+    """The mix, over and over, each time in another order."""
+    once = [(method, path, body) for method, path, body, count in MIX for _ in range(count)]
+    while True:
+        random.shuffle(once)
+        yield from once
+
+
+def send(url: str, method: str, path: str, body: bytes | None, statuses: dict[str, int]) -> None:
+    """Send one request and count its status."""
     if body:
         body %= (random.randrange(100), random.randrange(1, 200))  # noqa: S311
     request = Request(url + path, body, {"Content-Type": "application/json"}, method=method)  # noqa: S310

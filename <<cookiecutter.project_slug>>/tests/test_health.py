@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -28,9 +28,18 @@ def checks(service: Service) -> Health:
 
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> float:
-    """A shorter limit, so that the tests of what hangs are quick."""
+    """A shorter limit, so that the tests of what hangs are quick. Too short for what is well."""
     monkeypatch.setattr(health, "LIMIT_SECONDS", 0.1)
     return 0.1
+
+
+@pytest.fixture
+def free() -> Iterator[threading.Event]:
+    """Set by a test, or at its end: what hangs until then hangs in no test that follows."""
+    event = threading.Event()
+    yield event
+    event.set()
+    eventually(lambda: not looking())
 
 
 def well() -> None:
@@ -50,9 +59,9 @@ def until(free: threading.Event) -> Callable[[], None]:
     return look
 
 
-def looking(name: str) -> int:
-    """How many threads look at a dependency."""
-    return sum(thread.name == f"check-{name}" for thread in threading.enumerate())
+def looking(name: str = "") -> int:
+    """How many threads look at a dependency, or at any."""
+    return sum(thread.name.startswith(f"check-{name}") for thread in threading.enumerate())
 
 
 def states(service: Service) -> dict[str, int]:
@@ -145,9 +154,9 @@ def test_liveness_looks_at_nothing(service: Service, checks: Health) -> None:
 
 
 def test_a_dependency_that_hangs_does_not_hang_the_probe(
-    service: Service, checks: Health, limit: float
+    service: Service, checks: Health, free: threading.Event
 ) -> None:
-    free = threading.Event()
+    limit = health.LIMIT_SECONDS
     checks.add_check("database", until(free), critical=True)
     checks.add_check("mail", well, critical=False)
     began = time.monotonic()
@@ -156,14 +165,17 @@ def test_a_dependency_that_hangs_does_not_hang_the_probe(
     assert picture["checks"]["database"]["status"] == "unhealthy"
     assert picture["checks"]["database"]["duration_ms"] >= limit * 1_000 * 0.9
     assert picture["checks"]["mail"]["status"] == "healthy"
-    free.set()
 
 
 def test_a_dependency_that_hangs_holds_one_thread(
-    service: Service, checks: Health, limit: float, monkeypatch: pytest.MonkeyPatch
+    service: Service,
+    checks: Health,
+    limit: float,
+    free: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(health, "KEEP_SECONDS", 0)
-    free, looks = threading.Event(), []
+    looks = []
 
     def hang() -> None:
         looks.append(1)
@@ -176,14 +188,18 @@ def test_a_dependency_that_hangs_holds_one_thread(
     assert looking("database") == 1
     free.set()
     eventually(lambda: looking("database") == 0)
+    monkeypatch.setattr(health, "LIMIT_SECONDS", 10)
     assert service.client.get("/health/ready").status_code == 200
 
 
 def test_an_answer_that_came_too_late_does_not_count(
-    service: Service, checks: Health, limit: float, monkeypatch: pytest.MonkeyPatch
+    service: Service,
+    checks: Health,
+    limit: float,
+    free: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(health, "KEEP_SECONDS", 60)
-    free = threading.Event()
     checks.add_check("database", until(free), critical=True)
     assert service.client.get("/health/ready").status_code == 503
     time.sleep(2 * limit)
@@ -246,7 +262,7 @@ def test_a_dependencys_state_is_a_metric(service: Service, checks: Health) -> No
 
 
 def test_the_log_says_once_why_a_dependency_fails_and_when_it_is_back(
-    service: Service, checks: Health, monkeypatch: pytest.MonkeyPatch
+    service: Service, checks: Health, free: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "KEEP_SECONDS", 0)
     looks: list[Callable[[], None]] = [well]
@@ -254,10 +270,8 @@ def test_the_log_says_once_why_a_dependency_fails_and_when_it_is_back(
     for looks[0] in (well, ill, ill, well):
         service.client.get("/health/ready")
     monkeypatch.setattr(health, "LIMIT_SECONDS", 0.1)
-    free = threading.Event()
     looks[0] = until(free)
     service.client.get("/health/ready")
-    free.set()
     logged = [
         (line["message"], line["level"], line["dependency"], line["critical"], line.get("reason"))
         for line in service.lines()
@@ -322,9 +336,8 @@ def test_an_external_dependency_that_is_away_is_unhealthy(make_service: MakeServ
 
 
 def test_an_external_dependency_that_hangs_is_unhealthy(
-    make_service: MakeService, limit: float
+    make_service: MakeService, limit: float, free: threading.Event
 ) -> None:
-    free = threading.Event()
     with server(lambda _: (200 if free.wait(5) else 500, b"")) as stand_in:
         service = make_service(health_dependencies=f"!stock={stand_in.url}/")
         began = time.monotonic()
