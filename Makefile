@@ -9,7 +9,7 @@ override OUT := $(value OUT)
 export ARGS OUT
 
 .DEFAULT_GOAL := help
-.PHONY: help new test test-real lint format bench pins readme dev
+.PHONY: help new test test-real test-hours lint format bench pins readme dev
 
 help: ## What can be made here
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -21,7 +21,10 @@ test: dev ## All that needs no server
 	@$(DEV)/python -m pytest -m "not real" -n auto
 
 test-real: dev ## The same promises against real programs; what is not installed is named and skipped, in CI it fails
-	@$(DEV)/python -m pytest -m real -n 2 --dist loadfile
+	@$(DEV)/python -m pytest -m "real and not hours" -n 2 --dist loadfile
+
+test-hours: dev ## Each alert within the time that its runbook says, with the rules as generated; an hour and a half
+	@$(DEV)/python -m pytest -m hours -n 6
 
 lint: dev ## Style, types, shell, YAML and workflows
 	$(DEV)/ruff format --check .

@@ -7,6 +7,7 @@ import json
 import socketserver
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,6 +106,8 @@ class Posted:
 
     path: str
     body: Any
+    at: float
+    """When, by the clock of `time.monotonic`."""
 
 
 class Webhook(ThreadingHTTPServer):
@@ -124,7 +127,7 @@ class _Taking(Quiet, BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         webhook = cast(Webhook, self.server)
-        webhook.posted.append(Posted(self.path, json.loads(body)))
+        webhook.posted.append(Posted(self.path, json.loads(body), time.monotonic()))
         said = b'{"status": "success"}' if self.path.startswith("/v2") else b"ok"
         taken = 202 if self.path.startswith("/v2") else 200
         self.send_response(taken if webhook.valid else 403)

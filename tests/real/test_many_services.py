@@ -6,16 +6,13 @@ is as it was generated.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -26,7 +23,7 @@ from .processes import eventually, free_port
 from .servers import Prometheus, running
 from .service import Gunicorn, Service, generate
 from .stand_ins import Webhook, listening, website
-from .watchers import Alertmanager, Blackbox, hurried
+from .watchers import Blackbox, Notified, Notifying, hurried, notified
 
 COMMON = "refunds-and-payments-of-the-whole"
 EAST, WEST, BILLING = f"{COMMON}-east", f"{COMMON}-west", "billing"
@@ -38,49 +35,6 @@ ANSWERS = {
 ENVIRONMENTS = ("production", "staging")
 SETTLED_SECONDS = 5
 """Longer than a rule in a hurry and Alertmanager wait together."""
-
-
-@dataclass(frozen=True)
-class Notified:
-    """One alert, as a receiver got it."""
-
-    receiver: str
-    status: str
-    alert: str
-    service: str
-    environment: str
-    team: str
-
-    @property
-    def pages(self) -> bool:
-        """Whether it may wake somebody."""
-        return self.receiver == "page"
-
-
-class Notifying(Alertmanager):
-    """An Alertmanager that sends all that a receiver would get to a webhook, at a path of the receiver's name."""
-
-    def __init__(self, folder: Path, monitoring: Path, webhook: Webhook) -> None:
-        self._webhook = webhook
-        super().__init__(folder, monitoring, {}, {})
-
-    def configured(self, text: str) -> str:
-        configuration = yaml.safe_load(text)
-        for one in configuration["receivers"]:
-            hook = {"url": f"{self._webhook.url}/{one['name']}", "send_resolved": True}
-            if one.keys() > {"name"}:
-                one["webhook_configs"] = [hook]
-            for channel in one.keys() - {"name", "webhook_configs"}:
-                del one[channel]
-        # Long enough for what explains an alert to fire as well.
-        configuration["route"]["group_wait"] = "3s"
-        return str(yaml.safe_dump(configuration))
-
-    def alerts(self) -> list[str]:
-        """Return the names of those that fire and notify somebody, or would if nothing silenced them."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v2/alerts", timeout=20) as answer:
-            names = [alert["labels"]["alertname"] for alert in json.load(answer)]
-        return [name for name in names if name != "Watchdog"]
 
 
 class Shared(Prometheus):
@@ -189,18 +143,7 @@ class Platform:
 
     def notified(self, since: int = 0) -> list[Notified]:
         """Return every alert of every notification but the heartbeats, from a number of notifications on."""
-        return [
-            Notified(
-                posted.path.removeprefix("/"),
-                alert["status"],
-                alert["labels"]["alertname"],
-                alert["labels"]["service"],
-                alert["labels"]["environment"],
-                alert["labels"]["team"],
-            )
-            for posted in self._webhook.posted[since:]
-            for alert in posted.body["alerts"]
-        ]
+        return notified(self._webhook.posted[since:])
 
     def notifications(self) -> int:
         return len(self._webhook.posted)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from collections.abc import Mapping
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from .processes import free_port
 from .programs import program
 from .servers import Prometheus, Server, answers
+from .stand_ins import Posted, Webhook
 
 
 def changed(text: str, changes: Mapping[str, str]) -> str:
@@ -46,25 +52,34 @@ class Blackbox(Server):
 class Alertmanager(Server):
     """An Alertmanager with the service's configuration: `changes` are texts to replace, each of which must be there.
 
-    The folder of secrets is this server's own.
+    The folder of secrets is this server's own. In a `hurry` it gathers alerts for a second, not for half a minute.
     """
 
-    def __init__(self, folder: Path, monitoring: Path, secrets: dict[str, str], changes: dict[str, str]) -> None:
+    def __init__(  # noqa: PLR0913 - what of the configuration is changed has this many parts
+        self,
+        folder: Path,
+        monitoring: Path,
+        secrets: dict[str, str],
+        changes: dict[str, str],
+        *,
+        hurry: bool = True,
+        options: Iterable[str] = ("--cluster.listen-address=",),
+    ) -> None:
         port = free_port()
         shutil.copytree(monitoring / "alertmanager", folder / "alertmanager")
         own = folder / "alertmanager" / "secrets"
         for name, secret in secrets.items():
             (own / name).write_text(secret)
         configuration = folder / "alertmanager" / "alertmanager.yml"
-        hurry = {"group_wait: 30s": "group_wait: 1s", "group_interval: 5m": "group_interval: 1s"}
+        waits = {"group_wait: 30s": "group_wait: 1s", "group_interval: 5m": "group_interval: 1s"} if hurry else {}
         here = {"/etc/alertmanager/secrets": str(own)}
-        configuration.write_text(self.configured(changed(configuration.read_text(), changes | hurry | here)))
+        configuration.write_text(self.configured(changed(configuration.read_text(), changes | waits | here)))
         command: list[str | Path] = [
             program("prometheus-alertmanager"),
             f"--config.file={configuration}",
             f"--storage.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
-            "--cluster.listen-address=",
+            *options,
         ]
         super().__init__(command, folder, port)
 
@@ -76,19 +91,99 @@ class Alertmanager(Server):
         return answers(self.port, "/-/ready")
 
 
+@dataclass(frozen=True)
+class Notified:
+    """One alert, as a receiver got it."""
+
+    receiver: str
+    status: str
+    alert: str
+    service: str
+    environment: str
+    team: str
+    severity: str
+    at: float
+    """When, by the clock of `time.monotonic`."""
+
+    @property
+    def pages(self) -> bool:
+        """Whether it may wake somebody."""
+        return self.receiver == "page"
+
+
+def notified(notifications: Iterable[Posted]) -> list[Notified]:
+    """Return every alert of these notifications."""
+    return [
+        Notified(
+            receiver=posted.path.removeprefix("/"),
+            status=alert["status"],
+            alert=alert["labels"]["alertname"],
+            service=alert["labels"]["service"],
+            environment=alert["labels"]["environment"],
+            team=alert["labels"]["team"],
+            severity=alert["labels"]["severity"],
+            at=posted.at,
+        )
+        for posted in notifications
+        for alert in posted.body["alerts"]
+    ]
+
+
+class Notifying(Alertmanager):
+    """An Alertmanager that sends all that a receiver would get to a webhook, at a path of the receiver's name."""
+
+    def __init__(
+        self,
+        folder: Path,
+        monitoring: Path,
+        webhook: Webhook,
+        *,
+        hurry: bool = True,
+        options: Iterable[str] = ("--cluster.listen-address=",),
+    ) -> None:
+        self._webhook, self._hurry = webhook, hurry
+        super().__init__(folder, monitoring, {}, {}, hurry=hurry, options=options)
+
+    def configured(self, text: str) -> str:
+        configuration = yaml.safe_load(text)
+        for one in configuration["receivers"]:
+            hook = {"url": f"{self._webhook.url}/{one['name']}", "send_resolved": True}
+            if one.keys() > {"name"}:
+                one["webhook_configs"] = [hook]
+            for channel in one.keys() - {"name", "webhook_configs"}:
+                del one[channel]
+        if self._hurry:
+            # Long enough for what explains an alert to fire as well.
+            configuration["route"]["group_wait"] = "3s"
+        return str(yaml.safe_dump(configuration))
+
+    def alerts(self) -> list[str]:
+        """Return the names of those that fire and notify somebody, or would if nothing silenced them."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v2/alerts", timeout=20) as answer:
+            names = [alert["labels"]["alertname"] for alert in json.load(answer)]
+        return [name for name in names if name != "Watchdog"]
+
+
 class Watcher(Prometheus):
     """A Prometheus with the service's configuration, rules and targets, that scrapes every second.
 
-    `changes` are texts to replace, by file; in a `hurry` its rules do not wait either.
+    `changes` are texts to replace, by file; in a `hurry` its rules do not wait either. `every` is how often it scrapes
+    and evaluates.
     """
 
     def __init__(
-        self, folder: Path, monitoring: Path, changes: Mapping[str, Mapping[str, str]], *, hurry: bool = False
+        self,
+        folder: Path,
+        monitoring: Path,
+        changes: Mapping[str, Mapping[str, str]],
+        *,
+        hurry: bool = False,
+        every: str = "1s",
     ) -> None:
         port = free_port()
         own = folder / "prometheus"
         shutil.copytree(monitoring / "prometheus", own)
-        here = {"prometheus.yml": {"localhost:9090": f"127.0.0.1:{port}", ": 15s": ": 1s"}}
+        here = {"prometheus.yml": {"localhost:9090": f"127.0.0.1:{port}", ": 15s": f": {every}"}}
         for files in (here, changes):
             for file, texts in files.items():
                 (own / file).write_text(changed((own / file).read_text(), texts))
