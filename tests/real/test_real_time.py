@@ -25,8 +25,8 @@ from .watchers import Blackbox, Notified, Notifying, Watcher, notified
 pytestmark = pytest.mark.hours
 
 MINUTE = 60
-NOTICED_SECONDS = 60
-"""A scrape, an evaluation and the half minute for which Alertmanager gathers what fails together."""
+NOTICED_SECONDS = 75
+"""A scrape, an evaluation the half minute for which Alertmanager gathers what fails together, and some."""
 
 OVER_SECONDS = 6 * MINUTE
 """Alertmanager's `group_interval`, after which it says that something is over, and what it takes to notice."""
