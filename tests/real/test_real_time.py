@@ -26,7 +26,7 @@ pytestmark = pytest.mark.hours
 
 MINUTE = 60
 NOTICED_SECONDS = 75
-"""A scrape, an evaluation the half minute for which Alertmanager gathers what fails together, and some."""
+"""A scrape, an evaluation, and the half minute for which Alertmanager gathers what fails together; with a margin."""
 
 OVER_SECONDS = 6 * MINUTE
 """Alertmanager's `group_interval`, after which it says that something is over, and what it takes to notice."""
