@@ -16,7 +16,8 @@ from typing import Any
 TERRAFORM = tuple(f"deploy/terraform/uptime/{name}" for name in (".gitignore", "README.md", "variables.tf"))
 
 # Feature -> the paths that exist for it alone. A feature is a line of `_tiers` in cookiecutter.json, or an option and
-# its value. A path that several features list stays while one of them is on.
+# its value; several, joined by " & ", are one that is on while all of them are. A path that several features list stays
+# while one of them is on.
 FEATURES: dict[str, tuple[str, ...]] = {
     "database=postgresql": (
         "deploy/kubernetes/migration",
@@ -65,9 +66,10 @@ def chosen_features(answers: Mapping[str, Any]) -> set[str]:
 
 def check_table(answers: Mapping[str, Any], features: Mapping[str, tuple[str, ...]], root: Path) -> None:
     """Raises TableError for a path that does not exist and for a tier's feature that the table does not know."""
+    known = {part for feature in features for part in feature.split(" & ")}
     for tier, definition in answers["_tiers"].items():
         for feature in definition["features"]:
-            if feature not in features:
+            if feature not in known:
                 raise TableError(
                     f"tier {tier} has the feature {feature!r}: give it a line in hooks/post_gen_project.py"
                 )
@@ -79,7 +81,7 @@ def check_table(answers: Mapping[str, Any], features: Mapping[str, tuple[str, ..
 
 def remove_unchosen(chosen: set[str], features: Mapping[str, tuple[str, ...]], root: Path) -> None:
     """Removes the paths of features that are off, and folders that this leaves empty."""
-    kept = {path for feature in chosen & features.keys() for path in features[feature]}
+    kept = {path for feature in features if chosen.issuperset(feature.split(" & ")) for path in features[feature]}
     for path in sorted({path for paths in features.values() for path in paths} - kept):
         unwanted = root / path
         if unwanted.is_dir():
