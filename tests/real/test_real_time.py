@@ -39,21 +39,14 @@ class Watched:
         self._stack, self.service = stack, service
         self._webhook = Webhook()
         stack.enter_context(listening(self._webhook))
-        monitoring = service.folder / "monitoring"
+        self._folder, monitoring = folder, service.folder / "monitoring"
         self.alertmanagers = [
             Notifying(self._made(folder / f"alertmanager-{n}"), monitoring, self._webhook, hurry=False)
             for n in range(alertmanagers)
         ]
-        blackbox = Blackbox(self._made(folder / "blackbox"), monitoring)
-        addresses = ", ".join(f"127.0.0.1:{each.port}" for each in self.alertmanagers)
-        changes = {
-            "prometheus.yml": {"alertmanager:9093": addresses, "blackbox:9115": f"127.0.0.1:{blackbox.port}"},
-            "rules/environments.yml": {"environment: local": "environment: production"},
-        }
-        self.prometheus = Watcher(self._made(folder / "prometheus"), monitoring, changes, every="15s")
-        self._targets = folder / "prometheus/prometheus/targets"
+        self._blackbox = Blackbox(self._made(folder / "blackbox"), monitoring)
         self.instances: dict[str, list[tuple[int, int]]] = {"staging": [self._serving()]}
-        for server in (*self.alertmanagers, blackbox):
+        for server in (*self.alertmanagers, self._blackbox):
             stack.enter_context(running(server))
         self.broken = 0.0
 
@@ -67,23 +60,40 @@ class Watched:
         instance = self._stack.enter_context(self.service.serving(staged=False))
         return instance.port, instance.metrics_port
 
+    def _targets(self, environments: tuple[str, ...]) -> dict[str, str]:
+        """Return, by file, the addresses of these environments' instances as Prometheus is given them."""
+        return {
+            f"targets/{file}.yml": yaml.safe_dump(
+                [
+                    {
+                        "targets": [f"127.0.0.1:{ports[port]}"],
+                        "labels": {"service": self.service.slug, "environment": environment},
+                    }
+                    for environment in environments
+                    for ports in self.instances[environment]
+                ]
+            )
+            for file, port in (("uptime", 0), ("service", 1))
+        }
+
     def watch(self, *environments: str) -> None:
-        """Write the addresses of these environments' instances where Prometheus finds them."""
-        for file, port in (("uptime", 0), ("service", 1)):
-            found = [
-                {
-                    "targets": [f"127.0.0.1:{ports[port]}"],
-                    "labels": {"service": self.service.slug, "environment": environment},
-                }
-                for environment in environments
-                for ports in self.instances[environment]
-            ]
-            (self._targets / f"{file}.yml").write_text(yaml.safe_dump(found))
+        """Let Prometheus find these environments and no other."""
+        for file, text in self._targets(environments).items():
+            (self.prometheus.folder / "prometheus" / file).write_text(text)
 
     def start(self, *production: tuple[int, int]) -> None:
         """Watch both environments for as long as any page looks back, and find nothing to report."""
         self.instances["production"] = list(production)
-        self.watch("production", "staging")
+        monitoring = self.service.folder / "monitoring"
+        addresses = ", ".join(f"127.0.0.1:{each.port}" for each in self.alertmanagers)
+        changes = {
+            "prometheus.yml": {"alertmanager:9093": addresses, "blackbox:9115": f"127.0.0.1:{self._blackbox.port}"},
+            "rules/environments.yml": {"environment: local": "environment: production"},
+        } | {
+            file: {(monitoring / "prometheus" / file).read_text(): text}
+            for file, text in self._targets(("production", "staging")).items()
+        }
+        self.prometheus = Watcher(self._made(self._folder / "prometheus"), monitoring, changes, every="15s")
         self._stack.enter_context(running(self.prometheus))
         looks_back = time.monotonic() + 11 * MINUTE
         eventually(lambda: time.monotonic() > looks_back, "there is a history", 12 * MINUTE)
