@@ -15,6 +15,17 @@ from typing import Any
 # What the uptime monitors that are other people's systems share.
 TERRAFORM = tuple(f"deploy/terraform/uptime/{name}" for name in (".gitignore", "README.md", "variables.tf"))
 
+# The alerts about Prometheus and Alertmanager themselves.
+WATCHERS = (
+    "AlertmanagerDown",
+    "ConfigurationRefused",
+    "NotificationsFailing",
+    "PrometheusNotConnectedToAlertmanagers",
+    "RuleEvaluationFailing",
+    "RuleEvaluationMissed",
+    "Watchdog",
+)
+
 # Feature -> the paths that exist for it alone. A feature is a line of `_tiers` in cookiecutter.json, or an option and
 # its value; several, joined by " & ", are one that is on while all of them are. A path that several features list stays
 # while one of them is on.
@@ -27,18 +38,35 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "tests/test_database.py",
     ),
     "cache=redis": ("src/{package}/cache.py", "tests/test_cache.py"),
-    "paging=pagerduty": ("monitoring/alertmanager/templates/pagerduty.tmpl",),
-    "paging=slack": ("monitoring/alertmanager/templates/slack.tmpl",),
+    # What exists once for all services of a machine or a cluster. A service that is alone has it among its own.
+    "platform": ("platform",),
+    "alone": (
+        *(f"docs/runbooks/{alert}.md" for alert in WATCHERS),
+        "monitoring/alertmanager",
+        "monitoring/grafana/provisioning",
+        "monitoring/prometheus/exporters/alertmanager.yml",
+        "monitoring/prometheus/prometheus.yml",
+        "monitoring/prometheus/watchers",
+    ),
+    "paging=pagerduty": (
+        "monitoring/alertmanager/templates/pagerduty.tmpl",
+        "platform/alertmanager/templates/pagerduty.tmpl",
+    ),
+    "paging=slack": (
+        "monitoring/alertmanager/templates/slack.tmpl",
+        "platform/alertmanager/templates/slack.tmpl",
+    ),
     "uptime_monitor=blackbox": (
         "docs/runbooks/CertificateExpiry.md",
         "docs/runbooks/EndpointDown.md",
         "docs/runbooks/EndpointSlow.md",
-        "monitoring/blackbox",
         "monitoring/prometheus/exporters/blackbox.yml",
         "monitoring/prometheus/rules/uptime.yml",
         "monitoring/prometheus/targets/uptime.yml",
         "monitoring/prometheus/tests/uptime_test.yml",
     ),
+    "alone & uptime_monitor=blackbox": ("monitoring/blackbox",),
+    "platform & uptime_monitor=blackbox": ("platform/blackbox",),
     "uptime_monitor=uptimerobot": (*TERRAFORM, "deploy/terraform/uptime/uptimerobot.tf"),
     "uptime_monitor=pingdom": (*TERRAFORM, "deploy/terraform/uptime/pingdom.tf"),
     "uptime_monitor=statuscake": (*TERRAFORM, "deploy/terraform/uptime/statuscake.tf"),
