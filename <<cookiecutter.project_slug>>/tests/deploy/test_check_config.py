@@ -1,3 +1,4 @@
+<% import "places.j2" as places with context %>
 """`make check-config`: what it looks at exists, and Renovate raises what it installs."""
 
 import json
@@ -20,6 +21,11 @@ from ..support import ROOT
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "check_config.py"))
 CHECKS: list[Any] = SCRIPT["CHECKS"]
 RENOVATE = json.loads((ROOT / "renovate.json").read_text())
+<% if places.shared %>
+of_the_platform = pytest.mark.skipif(
+    not (ROOT / "platform").exists(), reason="platform/ is not here: this team has its own"
+)
+<% endif %>
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.files)
@@ -52,8 +58,14 @@ def test_renovate_leaves_the_image_of_the_service_to_its_releases() -> None:
 @pytest.fixture
 def changed(tmp_path: Path) -> Path:
     """A copy of what is looked at, to be changed."""
+<% if places.shared %>
+    for folder in ("monitoring", "platform", "deploy", "scripts"):
+        if (ROOT / folder).exists():
+            shutil.copytree(ROOT / folder, tmp_path / folder)
+<% else %>
     for folder in ("monitoring", "deploy", "scripts"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
+<% endif %>
     return tmp_path
 
 
@@ -88,12 +100,15 @@ def test_what_is_here_is_taken(changed: Path) -> None:
     assert (done.returncode, re.findall("FAILED.*", done.stdout)) == (0, []), done.stderr
 
 
+<% if places.shared %>
+@of_the_platform
+<% endif %>
 @pytest.mark.parametrize(
     ("file", "line"),
     [
         ("monitoring/prometheus/targets/service.yml", "environment: local"),
         ("monitoring/prometheus/rules/environments.yml", "environment: local"),
-        ("monitoring/prometheus/prometheus.yml", "environment: &environment local"),
+        ("<< places.platform >>/prometheus/prometheus.yml", "environment: &environment local"),
         ("deploy/kubernetes/release/kustomization.yaml", "environment: production"),
     ],
 )
@@ -105,14 +120,17 @@ def test_an_environment_that_no_route_knows_is_refused_by_its_name(
     replace(changed / file, line, f"{line.rpartition(' ')[0]} live")
     done = check(changed)
     (failed,) = re.findall("FAILED (.*)", done.stdout)
-    assert failed.startswith(f"{file}:{number}: no route of monitoring/alertmanager/")
+    assert failed.startswith(f"{file}:{number}: no route of << places.platform >>/alertmanager/")
     assert "knows the environment live" in failed
     assert 'Known are environment=~"production" and environment=~"production|staging|' in failed
     assert done.returncode == 1
 
 
+<% if places.shared %>
+@of_the_platform
+<% endif %>
 def test_an_environment_that_a_route_knows_is_taken(changed: Path) -> None:
-    replace(changed / "monitoring/alertmanager/alertmanager.yml", '|local"', '|local|live-.+"')
+    replace(changed / "<< places.platform >>/alertmanager/alertmanager.yml", '|local"', '|local|live-.+"')
     replace(changed / "monitoring/prometheus/targets/service.yml", ": local", ": live-2")
     assert "FAILED" not in check(changed).stdout
 
@@ -144,4 +162,18 @@ def test_without_promtool_rules_are_named_as_not_checked(changed: Path) -> None:
     replace(changed / "monitoring/prometheus/rules/telemetry.yml", "expr: ", "expr: sum by ")
     said = check(changed).stdout
     (unread,) = re.findall("promtool is not installed, so this is not checked: (.*)", said)
+<% if places.shared %>
+    assert "monitoring/prometheus/rules/*.yml" in unread
+<% else %>
     assert "monitoring/prometheus/rules/*.yml monitoring/prometheus/watchers/*.yml" in unread
+<% endif %>
+<% if places.shared %>
+
+
+def test_without_a_platform_of_its_own_nothing_of_it_is_looked_at(changed: Path) -> None:
+    shutil.rmtree(changed / "platform", ignore_errors=True)
+    replace(changed / "monitoring/prometheus/targets/service.yml", ": local", ": live")
+    done = check(changed)
+    assert (done.returncode, re.findall("FAILED.*", done.stdout)) == (0, []), done.stderr
+    assert "platform" not in done.stdout
+<% endif %>

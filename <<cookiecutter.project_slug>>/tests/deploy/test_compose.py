@@ -1,3 +1,4 @@
+<% import "places.j2" as places with context %>
 """The image and Compose agree with the service, with the files they mount and with each other."""
 
 import inspect
@@ -13,12 +14,18 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from <<cookiecutter.__package>>.settings import Settings
+from <<cookiecutter.__package>>.settings import <% if places.shared %>SERVICE, <% endif %>Settings
 
 from ..support import ROOT
 
 PORT = Settings.model_fields["port"].default
 METRICS_PORT = Settings.model_fields["metrics_port"].default
+<% if places.shared %>
+PLATFORM = ROOT / "platform"
+of_the_platform = pytest.mark.skipif(
+    not PLATFORM.exists(), reason="platform/ is not here: this team has its own"
+)
+<% endif %>
 EXACT = re.compile(r"[\w./-]+:v?\d+\.\d+\.\d+(-[\w.-]+)?(@sha256:[0-9a-f]{64})?")
 
 
@@ -26,10 +33,17 @@ def load(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 
 
+<% if places.shared %>
+def compose_files(first: Path = ROOT / "compose.yaml") -> list[Path]:
+    """compose.yaml and what it includes, and that in turn."""
+    included = [first.parent / name for name in load(first).get("include", [])]
+    return [first, *(file for one in included for file in compose_files(one))]
+<% else %>
 def compose_files() -> list[Path]:
     """compose.yaml and what it includes."""
     main = ROOT / "compose.yaml"
     return [main, *(ROOT / included for included in load(main).get("include", []))]
+<% endif %>
 
 
 def containers() -> dict[str, dict[str, Any]]:
@@ -57,7 +71,11 @@ def seen_in(container: str, path: str) -> bool:
 
 def listening() -> set[str]:
     """host:port of everything that answers in Compose; a watcher's port is in its health check."""
+<% if places.shared %>
+    found = {f"{host}:{port}" for host in ("service", SERVICE) for port in (PORT, METRICS_PORT)}
+<% else %>
     found = {f"service:{PORT}", f"service:{METRICS_PORT}"}
+<% endif %>
     for name, container in containers().items():
         for word in container.get("healthcheck", {}).get("test", []):
             if word.startswith("http"):
@@ -83,9 +101,13 @@ def instructions(*words: str) -> list[str]:
 
 
 def test_every_mounted_file_exists() -> None:
+<% if places.shared %>
+    for container, source, _ in mounts():
+<% else %>
     found = list(mounts())
     assert found
     for container, source, _ in found:
+<% endif %>
         assert source.exists(), f"{container} mounts {source}"
 
 
@@ -96,18 +118,34 @@ def test_every_file_that_a_container_is_told_of_is_mounted_into_it() -> None:
         for text in texts([container.get("command", []), container.get("environment", {})])
         for path in re.findall(r"(?:^|=)(/[\w./-]+\.\w+)$", text)
     ]
+<% if not places.shared %>
     assert told
+<% endif %>
     for container, path in told:
         assert seen_in(container, path), f"{container} is told of {path} and has none"
 
 
 def test_the_watchers_call_each_other_by_names_and_ports_that_exist() -> None:
+<% if places.shared %>
+    folders = (ROOT / "monitoring", PLATFORM)
+    documents = [load(file) for folder in folders for file in sorted(folder.rglob("*.yml"))]
+<% else %>
     documents = [load(file) for file in sorted((ROOT / "monitoring").rglob("*.yml"))]
+<% endif %>
     words = " ".join(text for document in documents for text in texts(document))
+<% if places.shared %>
+    called = set(re.findall(rf"\b(?:{'|'.join([SERVICE, *containers()])}):\d+", words))
+    assert f"{SERVICE}:{METRICS_PORT}" in called
+    if PLATFORM.exists():
+        assert {"alertmanager:9093", "prometheus:9090"} <= called
+    assert called <= listening()
+    assert containers()["service"]["networks"]["default"]["aliases"] == [SERVICE]
+<% else %>
     called = set(re.findall(rf"\b(?:{'|'.join(containers())}):\d+", words))
     assert f"service:{METRICS_PORT}" in called
     assert {"alertmanager:9093", "prometheus:9090"} <= called
     assert called <= listening()
+<% endif %>
 
 
 def published() -> dict[str, tuple[str, str, str]]:
@@ -122,7 +160,12 @@ def published() -> dict[str, tuple[str, str, str]]:
 
 
 def test_only_this_machine_can_reach_the_containers() -> None:
+<% if places.shared %>
+    of_platform = {"prometheus", "alertmanager", "grafana"} if PLATFORM.exists() else set()
+    assert published().keys() == {"service"} | of_platform
+<% else %>
     assert published().keys() == {"service", "prometheus", "alertmanager", "grafana"}
+<% endif %>
     for name, (_, outside, inside) in published().items():
         assert outside == inside
         assert f"{name}:{inside}" in listening()
@@ -142,17 +185,27 @@ def test_links_follow_the_ports_of_env() -> None:
     assert all(link.startswith("${") for link in links), links
 
 
+<% if places.shared %>
+@of_the_platform
+<% endif %>
 def test_whoever_is_at_this_machine_can_try_a_panel_and_save_it() -> None:
     grafana = containers()["grafana"]["environment"]
     assert grafana["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
     assert grafana["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Editor"
-    for file in (ROOT / "monitoring/grafana/provisioning/dashboards").glob("*.yml"):
+    for file in (ROOT / "<< places.platform >>/grafana/provisioning/dashboards").glob("*.yml"):
         assert all(provider["allowUiUpdates"] for provider in load(file)["providers"])
 
 
+<% if places.shared %>
+@of_the_platform
+<% endif %>
 def test_the_pages_ask_this_machine_for_published_ports_alone() -> None:
     outside = {port for _, port, _ in published().values()}
+<% if places.shared %>
+    pages = {ROOT / "README.md", *_docs()} - {ROOT / "docs/box.md"}
+<% else %>
     pages = {ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {ROOT / "docs/box.md"}
+<% endif %>
     asked = {
         (page.name, port)
         for page in pages
@@ -167,8 +220,16 @@ def _on_this_machine(page: Path) -> str:
     return "\n".join(line for line in lines if "docker compose exec" not in line)
 
 
+<% if places.shared %>
+def _docs() -> Iterator[Path]:
+    for folder in (ROOT / "docs", PLATFORM):
+        yield from folder.rglob("*.md")
+
+
+@of_the_platform
+<% endif %>
 def test_what_the_pages_run_in_a_container_is_one_of_compose() -> None:
-    pages = "\n".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+    pages = "\n".join(page.read_text() for page in <% if places.shared %>_docs()<% else %>(ROOT / "docs").rglob("*.md")<% endif %>)
     asked = re.findall(r"docker compose (?:exec|run --rm --no-deps) (\S+)", pages)
     assert asked
     assert set(asked) <= containers().keys()
@@ -203,7 +264,9 @@ def test_ci_tests_with_the_python_of_the_image() -> None:
 
 def test_every_image_is_of_an_exact_version() -> None:
     images = {name: c["image"] for name, c in containers().items() if ":local" not in c["image"]}
+<% if not places.shared %>
     assert images
+<% endif %>
     for name, image in images.items():
         assert EXACT.fullmatch(image), f"{name}: {image}"
     for base in instructions("FROM"):

@@ -1,3 +1,4 @@
+<% import "places.j2" as places with context %>
 """The queries of rules, dashboards and runbooks, and what is wrong with one."""
 
 import difflib
@@ -11,10 +12,14 @@ from typing import Any
 import promql_parser as promql
 import yaml
 
-from .rules import ROOT, rules
+from .rules import <% if places.shared %>PLATFORM, <% endif %>ROOT, rules
 
 MONITORING = ROOT / "monitoring"
+<% if places.shared %>
+EXPORTERS = [folder / "prometheus" / "exporters" for folder in (MONITORING, PLATFORM)]
+<% else %>
 EXPORTERS = MONITORING / "prometheus" / "exporters"
+<% endif %>
 DASHBOARDS = MONITORING / "grafana" / "dashboards"
 DOCS = ROOT / "docs"
 
@@ -116,9 +121,15 @@ def _query(where: str, text: str, shown: str) -> Query:
 # --- runbooks and other pages --------------------------------------------------------------------
 
 
+<% if places.shared %>
+def pages() -> list[Path]:
+    return sorted(page for folder in (DOCS, PLATFORM) for page in folder.rglob("*.md"))
+
+
+<% endif %>
 def of_docs() -> Iterator[Query]:
     """Of blocks marked promql, one a paragraph, and of code between backticks in a line."""
-    for path in sorted(DOCS.rglob("*.md")):
+    for path in <% if places.shared %>pages()<% else %>sorted(DOCS.rglob("*.md"))<% endif %>:
         text = read(path)
         blocks = re.findall(r"```promql\n(.*?)```", text, re.DOTALL)
         queries = [query for block in blocks for query in re.split(r"\n\s*\n", block.strip())]
@@ -136,7 +147,12 @@ def of_exporters() -> Metrics:
     """The series of Prometheus itself and of the exporters, as the lists of them say."""
     return {
         name: frozenset(labels)
+<% if places.shared %>
+        for folder in EXPORTERS
+        for path in sorted(folder.glob("*.yml"))
+<% else %>
         for path in sorted(EXPORTERS.glob("*.yml"))
+<% endif %>
         for name, labels in yaml.safe_load(read(path)).items()
     }
 

@@ -1,3 +1,4 @@
+<% import "places.j2" as places with context %>
 """The rules and what their unit tests expect of them, read from the files."""
 
 import re
@@ -11,7 +12,13 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "monitoring" / "prometheus"
+<% if places.shared %>
+PLATFORM = ROOT / "platform"
+"""Gone where a team has its own: then nothing of it is found."""
+WATCHERS = PLATFORM / "prometheus" / "watchers"
+<% else %>
 WATCHERS = PROMETHEUS / "watchers"
+<% endif %>
 RULES = sorted([*PROMETHEUS.glob("rules/*.yml"), *WATCHERS.glob("*.yml")])
 UNIT_TESTS = sorted([*PROMETHEUS.glob("tests/*_test.yml"), *WATCHERS.glob("tests/*_test.yml")])
 

@@ -1,3 +1,4 @@
+<% import "places.j2" as places with context %>
 """Every metric and label that rules, dashboards and runbooks name is one that something makes."""
 
 import re
@@ -74,7 +75,7 @@ def test_all_that_rules_panels_and_runbooks_name_exists(known: Metrics) -> None:
 def test_every_file_that_holds_queries_is_read() -> None:
     read = {query.where.partition(":")[0] for query in queries.all_queries()}
     files = [*queries.DASHBOARDS.glob("*.json"), *RULES]
-    files += [path for path in queries.DOCS.rglob("*.md") if "```promql" in queries.read(path)]
+    files += [path for path in queries.<% if places.shared %>pages()<% else %>DOCS.rglob("*.md")<% endif %> if "```promql" in queries.read(path)]
     assert {str(path.relative_to(ROOT)) for path in files} <= read
 
 

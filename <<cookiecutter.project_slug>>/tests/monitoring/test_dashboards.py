@@ -1,3 +1,4 @@
+<% import "places.j2" as places with context %>
 """The dashboards as files: what an owner can rely on while reading and changing them."""
 
 import json
@@ -11,10 +12,20 @@ import yaml
 from <<cookiecutter.__package>>.settings import SERVICE
 
 from ..support import ROOT
+<% if places.shared %>
+from .queries import DASHBOARDS, Parts, dashboards, line_of, of_panels, panels, read
+from .rules import PLATFORM, alerts
+<% else %>
 from .queries import DASHBOARDS, MONITORING, Parts, dashboards, line_of, of_panels, panels, read
 from .rules import alerts
+<% endif %>
 
 NAMES = sorted(path.name for path in DASHBOARDS.glob("*.json"))
+<% if places.shared %>
+of_the_platform = pytest.mark.skipif(
+    not PLATFORM.exists(), reason="platform/ is not here: this team has its own"
+)
+<% endif %>
 CHOSEN = {"service": SERVICE, "environment": "$environment", "instance": "$instance"}
 
 
@@ -124,10 +135,13 @@ def test_what_every_dashboard_has_is_the_same_in_all(name: str) -> None:
         )
 
 
+<% if places.shared %>
+@of_the_platform
+<% endif %>
 def test_a_dashboard_opens_on_the_prometheus_that_is_provisioned() -> None:
     sources = {
         source["uid"]: source
-        for path in (MONITORING / "grafana" / "provisioning" / "datasources").glob("*.yml")
+        for path in (<% if places.shared %>PLATFORM<% else %>MONITORING<% endif %> / "grafana" / "provisioning" / "datasources").glob("*.yml")
         for source in yaml.safe_load(read(path))["datasources"]
     }
     for dashboard in dashboards().values():
@@ -183,8 +197,14 @@ def test_a_link_of_an_alert_chooses_its_own_environment_and_route() -> None:
         assert not unknown, f"{where} sets {unknown}, variables that the dashboard {uid} has not"
 
 
+<% if places.shared %>
+@of_the_platform
+def test_runbooks_are_where_the_alerts_say_they_are() -> None:
+    configuration = yaml.safe_load(read(PLATFORM / "prometheus" / "prometheus.yml"))
+<% else %>
 def test_runbooks_are_where_the_alerts_say_they_are() -> None:
     configuration = yaml.safe_load(read(MONITORING / "prometheus" / "prometheus.yml"))
+<% endif %>
     (variable,) = (
         variable
         for variable in dashboards()["service.json"]["templating"]["list"]
@@ -193,9 +213,16 @@ def test_runbooks_are_where_the_alerts_say_they_are() -> None:
     assert variable["query"] == configuration["global"]["external_labels"]["runbooks_url"]
 
 
+<% if places.shared %>
+@of_the_platform
+def test_the_shortest_rate_spans_four_scrapes() -> None:
+    configuration = yaml.safe_load(read(PLATFORM / "prometheus" / "prometheus.yml"))
+    provisioned = PLATFORM / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
+<% else %>
 def test_the_shortest_rate_spans_four_scrapes() -> None:
     configuration = yaml.safe_load(read(MONITORING / "prometheus" / "prometheus.yml"))
     provisioned = MONITORING / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
+<% endif %>
     (source,) = yaml.safe_load(read(provisioned))["datasources"]
     assert source["jsonData"]["timeInterval"] == configuration["global"]["scrape_interval"]
 

@@ -1,3 +1,4 @@
+<% import "places.j2" as places with context %>
 """The rules are accepted by promtool, and each alert fires when it should and only then."""
 
 import os
@@ -14,7 +15,21 @@ from <<cookiecutter.__package>>.observability.metrics import (
 )
 from <<cookiecutter.__package>>.settings import SLOW_REQUEST_SECONDS
 
+<% if places.shared %>
+from .rules import (
+    PLATFORM,
+    PROMETHEUS,
+    ROOT,
+    RULES,
+    UNIT_TESTS,
+    alerts,
+    expected,
+    read,
+    unit_tests_of,
+)
+<% else %>
 from .rules import PROMETHEUS, ROOT, RULES, UNIT_TESTS, alerts, expected, read, unit_tests_of
+<% endif %>
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +47,14 @@ def run(*command: str | Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+<% if places.shared %>
+@pytest.mark.skipif(not PLATFORM.exists(), reason="platform/ is not here: this team has its own")
+def test_prometheus_accepts_the_configuration(promtool: str) -> None:
+    code, said = run(promtool, "check", "config", PLATFORM / "prometheus" / "prometheus.yml")
+<% else %>
 def test_prometheus_accepts_the_configuration(promtool: str) -> None:
     code, said = run(promtool, "check", "config", PROMETHEUS / "prometheus.yml")
+<% endif %>
     assert code == 0, said
 
 

@@ -1,14 +1,25 @@
+<% import "places.j2" as places with context %>
 """What a notification leads to: labels, a runbook, a dashboard."""
 
 import json
 import re
+<% if places.shared %>
+from pathlib import Path
+<% endif %>
 
 import pytest
 
-from .rules import ROOT, Alert, alerts, expected
+from .rules import <% if places.shared %>PLATFORM, <% endif %>ROOT, Alert, alerts, expected
 
 ALERTS = alerts()
+<% if places.shared %>
+PAGES = {ROOT / "docs" / "monitoring.md": ROOT / "docs" / "runbooks"}
+"""The pages that list alerts, each with the folder of their runbooks."""
+if PLATFORM.exists():
+    PAGES[PLATFORM / "README.md"] = PLATFORM / "runbooks"
+<% else %>
 RUNBOOKS = ROOT / "docs" / "runbooks"
+<% endif %>
 SECTIONS = [
     "What users notice",
     "Confirm",
@@ -24,6 +35,14 @@ each_alert = pytest.mark.parametrize(
 )
 
 
+<% if places.shared %>
+def page_of(alert: Alert) -> Path:
+    """The page that lists an alert: the service's or the platform's."""
+    of_platform = (ROOT / alert.where).is_relative_to(PLATFORM)
+    return PLATFORM / "README.md" if of_platform else ROOT / "docs" / "monitoring.md"
+
+
+<% endif %>
 @each_alert
 def test_an_alert_says_how_bad_it_is_and_whose(alert: Alert) -> None:
     where = f"{alert.where}: {alert.name}"
@@ -44,7 +63,7 @@ def test_an_alert_that_fires_has_every_label() -> None:
 @each_alert
 def test_an_alert_leads_to_a_runbook_of_its_name(alert: Alert) -> None:
     where = f"{alert.where}: {alert.name}"
-    runbook = RUNBOOKS / f"{alert.name}.md"
+    runbook = <% if places.shared %>PAGES[page_of(alert)]<% else %>RUNBOOKS<% endif %> / f"{alert.name}.md"
     assert alert.annotations.get("runbook_url", "").endswith(f"/{runbook.name}"), (
         f"{where} needs a runbook_url that ends in /{runbook.name}"
     )
@@ -68,10 +87,38 @@ def test_an_alert_leads_to_a_dashboard_that_is_there(alert: Alert) -> None:
 
 
 def test_no_runbook_is_left_of_an_alert_that_is_gone() -> None:
+<% if places.shared %>
+    for page, folder in PAGES.items():
+        named = {alert.name for alert in ALERTS if page_of(alert) == page}
+        left = sorted({file.stem for file in folder.glob("*.md")} - named)
+        place = folder.relative_to(ROOT)
+        assert not left, f"{place}/ has runbooks of alerts that no rule has: {left}"
+<% else %>
     left = {file.stem for file in RUNBOOKS.glob("*.md")} - {alert.name for alert in ALERTS}
     assert not left, f"docs/runbooks/ has runbooks of alerts that no rule has: {sorted(left)}"
+<% endif %>
 
 
+<% if places.shared %>
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_lists_every_alert_with_its_threshold_and_severity(page: Path) -> None:
+    row = r"\| \[(\w+)\]\(runbooks/\1\.md\) \|.+\| `(.+)` \|.+\| ([\w, ]+) \|"
+    listed = {
+        (name, threshold, severity)
+        for name, threshold, severities in re.findall(row, page.read_text(encoding="utf-8"))
+        for severity in severities.split(", ")
+    }
+    place = page.relative_to(ROOT)
+    made = [alert for alert in ALERTS if page_of(alert) == page]
+    for alert in made:
+        line = (alert.name, alert.threshold, alert.severity)
+        assert line in listed, (
+            f"{alert.where}: the table of alerts in {place} needs a line for"
+            f" {alert.name} that says `{alert.threshold}` and {alert.severity}"
+        )
+    others = listed - {(alert.name, alert.threshold, alert.severity) for alert in made}
+    assert not others, f"the table of alerts in {place} lists what no rule has: {others}"
+<% else %>
 def test_the_page_lists_every_alert_with_its_threshold_and_severity() -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
     row = r"\| \[(\w+)\]\(runbooks/\1\.md\) \|.+\| `(.+)` \|.+\| ([\w, ]+) \|"
@@ -88,3 +135,4 @@ def test_the_page_lists_every_alert_with_its_threshold_and_severity() -> None:
         )
     others = listed - {(alert.name, alert.threshold, alert.severity) for alert in ALERTS}
     assert not others, f"the table of alerts in docs/monitoring.md lists what no rule has: {others}"
+<% endif %>
