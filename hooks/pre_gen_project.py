@@ -67,6 +67,10 @@ IMPORTED = """
     attr dotenv google mypyc opentelemetry pip pkg_resources rpds setuptools uv wheel xdist yaml
 """
 
+# What the platform and every service's own containers are called on the network that services share, and the jobs that
+# Prometheus has beside those of services.
+SHARED = "blackbox grafana migration service services"
+
 
 def visible(text: str) -> bool:
     """Whether a reader sees anything at all."""
@@ -161,6 +165,17 @@ def slug_refusal(slug: str) -> str | None:
     return None
 
 
+def shared_refusal(slug: str, tier: str, tiers: object) -> str | None:
+    """Says in one line why a service of this tier, whose platform others share, cannot be called this, or None."""
+    features = tiers.get(tier, {}).get("features", []) if isinstance(tiers, dict) else []
+    if "platform" not in features or re.sub("-+", "-", slug) not in SHARED.split():
+        return None
+    return (
+        f"project_slug {slug!r} is a name that the platform has itself, which {tier} services share; type for example "
+        f"project_slug={slug}-service"
+    )
+
+
 def size_refusal(path: str, value: object, kind: type[int] | type[float], least: float, greatest: float) -> str | None:
     """Says in one line why this is no size of a tier, or returns None."""
     allowed = f"type a {'whole ' if kind is int else ''}number from {least:g} to {greatest:g}"
@@ -216,6 +231,8 @@ def main() -> int:
     answers = json.loads(rendered)
     refusals = [line for variable, value in answers.items() if (line := refusal(variable, value))]
     refusals += tiers_refusal(answers.get("_tiers"))
+    if line := shared_refusal(answers["project_slug"], answers["scale_tier"], answers.get("_tiers")):
+        refusals.append(line)
     for line in refusals:
         print(line, file=sys.stderr)
     return 1 if refusals else 0

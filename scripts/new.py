@@ -139,6 +139,7 @@ class Questions:
         self.variables = {name: value for name, value in definition.items() if not name.startswith("_")}
         self.refusal: Callable[[str, object], str | None] = hook("pre_gen_project").refusal
         self.suggestion: Callable[[str], str] = hook("pre_gen_project").suggestion
+        self.shared_refusal: Callable[[str, str, object], str | None] = hook("pre_gen_project").shared_refusal
 
     def choices(self, variable: str) -> list[str]:
         """What may be chosen; nothing for a variable that takes text."""
@@ -199,7 +200,13 @@ class Questions:
 
         environment = create_env_with_context({"cookiecutter": self.definition})
         answers: dict[str, str] = {}
+
+        def shared(tier: str) -> str | None:
+            return self.shared_refusal(answers["project_slug"], tier, self.definition["_tiers"])
+
+        checks = {"project_slug": free, "scale_tier": shared}
         for variable, raw in self.variables.items():
+            also = checks.get(variable)
             default = raw[0] if isinstance(raw, list) else render_variable(environment, raw, answers)
             if variable in given:
                 answers[variable] = given[variable]
@@ -208,8 +215,8 @@ class Questions:
             else:
                 if variable == "project_slug" and self.refusal(variable, default):
                     default = self.suggestion(default)
-                answers[variable] = self.ask(variable, default, free if variable == "project_slug" else None)
-            taken = free(answers[variable]) if variable == "project_slug" else None
+                answers[variable] = self.ask(variable, default, also)
+            taken = also(answers[variable]) if also else None
             if taken:
                 raise RefusalError(taken)
         return answers

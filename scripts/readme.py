@@ -15,8 +15,9 @@ def table(definition: dict[str, Any]) -> str:
     labels = definition["__prompts__"]["scale_tier"]
     rows = [["", *tiers], ["---"] * (len(tiers) + 1)]
     rows.append(["for", *(labels[tier].partition(": ")[2] for tier in tiers)])
-    if any(tier["features"] for tier in tiers.values()):
-        rows.append(["brings", *(", ".join(tier["features"]).replace("_", " ") for tier in tiers.values())])
+    brought = [[feature for feature in tier["features"] if feature != "alone"] for tier in tiers.values()]
+    if any(brought):
+        rows.append(["brings", *(", ".join(features).replace("_", " ") for features in brought)])
     for name, values in sizes(tiers).items():
         rows.append([name.replace("_", " "), *(str(value) for value in values)])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -5,11 +5,12 @@ import importlib.util
 import json
 import keyword
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from template_checkout import ROOT, SERVICE, Generate, generate_with_cookiecutter, run
+from template_checkout import DEFINITION, ROOT, SERVICE, Generate, generate_with_cookiecutter, run
 
 LONG = 200
 
@@ -112,6 +113,26 @@ def test_no_service_is_named_like_what_it_installs() -> None:
     distributions = {line.partition("==")[0] for line in lines if "==" in line and "<%" not in line}
     accepted = sorted(name for name in distributions if not HOOK.taken_by(name))
     assert not accepted, f"add these to DEPENDENCIES in hooks/pre_gen_project.py: {' '.join(accepted)}"
+
+
+@pytest.mark.parametrize("slug", HOOK.SHARED.split())
+def test_a_name_of_the_platform_is_refused_where_services_share_one(slug: str) -> None:
+    assert HOOK.refusal("project_slug", slug) is None
+    assert HOOK.shared_refusal(slug, "small", DEFINITION["_tiers"]) is None
+    for tier in ("medium", "large"):
+        said = HOOK.shared_refusal(slug, tier, DEFINITION["_tiers"])
+        assert f"type for example project_slug={slug}-service" in said
+        assert HOOK.shared_refusal(f"{slug}-service", tier, DEFINITION["_tiers"]) is None
+
+
+@pytest.mark.parametrize(("tier", "made"), [("small", True), ("medium", False)])
+def test_a_name_of_the_platform_makes_a_small_service_and_no_other(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], tier: str, made: bool
+) -> None:
+    with nullcontext() if made else pytest.raises(Exception, match="Hook script failed"):
+        generate_with_cookiecutter(template, tmp_path / "out", project_slug="grafana", scale_tier=tier)
+    assert ("project_slug 'grafana' is a name that the platform has itself" in capfd.readouterr().err) != made
+    assert (tmp_path / "out" / "grafana").exists() == made
 
 
 ACCEPTED = {

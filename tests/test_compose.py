@@ -4,6 +4,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -21,23 +22,34 @@ def test_every_compose_file_follows_the_schema(service: Generate, answers: dict[
     run(checker, "--builtin-schema", "vendor.compose-spec", *compose_files(made), cwd=made)
 
 
+def included(file: Path) -> list[Path]:
+    """A Compose file, what it includes, and that in turn."""
+    named = yaml.safe_load(file.read_text()).get("include", [])
+    return [file, *(each for name in named for each in included(file.parent / name))]
+
+
+def containers(service: Path) -> dict[str, Any]:
+    """Every container that `make up` starts."""
+    files = [yaml.safe_load(file.read_text()) for file in included(service / "compose.yaml")]
+    return {name: container for file in files for name, container in file["services"].items()}
+
+
 def test_a_watcher_is_included_if_and_only_if_it_was_chosen(service: Generate, answers: dict[str, str]) -> None:
     made = service(**answers)
-    included = yaml.safe_load((made / "compose.yaml").read_text()).get("include", [])
-    assert sorted(made / name for name in included) == compose_files(made)[1:]
-    assert bool(included) == (answers["uptime_monitor"] == "blackbox")
+    assert sorted(included(made / "compose.yaml")) == compose_files(made)
+    assert ("blackbox" in containers(made)) == (answers["uptime_monitor"] == "blackbox")
 
 
 def test_prometheus_keeps_samples_as_long_as_the_tier_says(service: Generate) -> None:
     for tier in TIERS:
-        compose = yaml.safe_load((service(scale_tier=tier) / "compose.yaml").read_text())
         days = DEFINITION["_tiers"][tier]["retention_days"]
-        assert f"--storage.tsdb.retention.time={days}d" in compose["services"]["prometheus"]["command"]
+        command = containers(service(scale_tier=tier))["prometheus"]["command"]
+        assert f"--storage.tsdb.retention.time={days}d" in command
 
 
 def test_the_watchers_that_run_are_those_whose_tools_try_the_rules(service: Generate) -> None:
     """As a Go module Prometheus 3.5.0 is v0.305.0."""
-    watchers = yaml.safe_load((service() / "compose.yaml").read_text())["services"]
+    watchers = containers(service())
     tags = {
         name: watchers[name]["image"].partition("@")[0].rpartition(":v")[2] for name in ("prometheus", "alertmanager")
     }
@@ -46,15 +58,16 @@ def test_the_watchers_that_run_are_those_whose_tools_try_the_rules(service: Gene
     assert GO["amtool-current"].module.endswith(f"@v{tags['alertmanager']}")
 
 
+@pytest.mark.parametrize("tier", ["small", "medium"])
 @pytest.mark.parametrize("umask", [0o077, 0o027])
 def test_make_up_names_what_containers_cannot_read_after_a_checkout_under_a_narrow_umask(
-    service: Generate, tmp_path: Path, umask: int
+    service: Generate, tmp_path: Path, umask: int, tier: str
 ) -> None:
     """Where Compose is only asked for once all can be read: a script stands in for it."""
     compose = tmp_path / "compose"
     compose.write_text('#!/bin/sh\n[ "$1" != port ] || echo 127.0.0.1:1$3\n')
     compose.chmod(0o755)
-    checkout = shutil.copytree(service(), tmp_path / "checkout")
+    checkout = shutil.copytree(service(scale_tier=tier), tmp_path / "checkout")
     for path in (checkout, *checkout.rglob("*")):
         path.chmod(path.stat().st_mode & ~umask)
     refused = run("make", "up", f"COMPOSE={compose}", cwd=checkout, check=False)

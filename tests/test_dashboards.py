@@ -38,21 +38,29 @@ def test_what_grafana_keeps_of_a_slug_is_short_enough(service: Generate, slug: s
         assert all(len(tag) <= 50 for tag in dashboard["tags"])
 
 
+def found_in(made: Path) -> str:
+    """The folder in which Grafana shows a service's dashboards: its provider's, or the one that holds the files."""
+    platform = made / "platform" if (made / "platform").exists() else made
+    (file,) = platform.glob("**/provisioning/dashboards/*.yml")
+    (provider,) = yaml.safe_load(file.read_text(encoding="utf-8"))["providers"]
+    volumes = yaml.safe_load((platform / "compose.yaml").read_text(encoding="utf-8"))["services"]["grafana"]["volumes"]
+    (mounted,) = [volume.split(":")[1] for volume in volumes if "monitoring/grafana/dashboards:" in volume]
+    if provider["options"].get("foldersFromFilesStructure"):
+        assert mounted.startswith(provider["options"]["path"] + "/")
+        return mounted.rpartition("/")[2]
+    assert (provider["options"]["path"], provider["name"], file.stem) == (mounted, made.name, made.name)
+    return str(provider["folder"])
+
+
 def grafana(*services: Path) -> dict[str, list[Any]]:
     """What Grafana would have of each kind that it knows by one name, with the files of all services in it."""
-    found: dict[str, list[Any]] = {"provider": [], "file": [], "path": [], "uid": [], "title": []}
+    found: dict[str, list[Any]] = {"folder": [], "uid": [], "title": []}
     for made in services:
-        (file,) = (made / "monitoring/grafana/provisioning/dashboards").iterdir()
-        (provider,) = yaml.safe_load(file.read_text(encoding="utf-8"))["providers"]
-        compose = yaml.safe_load((made / "compose.yaml").read_text(encoding="utf-8"))
-        mounted = f"./monitoring/grafana/dashboards:{provider['options']['path']}:ro"
-        assert mounted in compose["services"]["grafana"]["volumes"]
-        found["provider"].append(provider["name"])
-        found["file"].append(file.name)
-        found["path"].append(provider["options"]["path"])
+        folder = found_in(made)
+        found["folder"].append(folder)
         for dashboard in dashboards(made).values():
             found["uid"].append(dashboard["uid"])
-            found["title"].append((provider["folder"], dashboard["title"]))
+            found["title"].append((folder, dashboard["title"]))
     return found
 
 

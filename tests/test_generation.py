@@ -31,8 +31,15 @@ MANIFEST: dict[str, list[str]] = yaml.safe_load((ROOT / "tests" / "manifest.yaml
 def expected_files(answers: dict[str, str]) -> set[str]:
     """The files that the manifest lists for a set of answers."""
     tiers = TIERS[: TIERS.index(answers["scale_tier"]) + 1]
-    keys = ["every service", *tiers, *(f"{option}={value}" for option, value in answers.items())]
-    return {name for key in keys for name in MANIFEST.get(key, [])}
+    features = DEFINITION["_tiers"][answers["scale_tier"]]["features"]
+    chosen = {"every service", *tiers, *features, *(f"{option}={value}" for option, value in answers.items())}
+    return {name for key, names in MANIFEST.items() if chosen.issuperset(key.split(" & ")) for name in names}
+
+
+def test_the_manifest_names_features_and_options_that_exist() -> None:
+    features = {feature for tier in DEFINITION["_tiers"].values() for feature in tier["features"]}
+    options = {f"{option}={value}" for option, values in OPTIONS.items() for value in values}
+    assert {part for key in MANIFEST for part in key.split(" & ")} <= {"every service", *TIERS, *features, *options}
 
 
 def test_the_files_are_exactly_those_that_the_manifest_lists(service: Generate, answers: dict[str, str]) -> None:

@@ -93,6 +93,10 @@ REFUSED = {
     "an expression": ("project_name='<< 7*7 >>'", "project_name holds <<"),
     "a slug from a keyword": ("project_name=Class", "project_slug=class-service"),
     "a path": ("project_slug=../x", "project_slug '../x' is no host name"),
+    "a name of the platform": (
+        "project_slug=grafana scale_tier=2",
+        "project_slug 'grafana' is a name that the platform",
+    ),
 }
 
 
@@ -209,6 +213,15 @@ def test_a_default_that_would_be_refused_is_offered_in_a_form_that_is_not(templa
     said = make_new(template, tmp_path, "", typed="Class\n" + "\n" * 9)
     assert "[class-service]: " in said.stdout
     assert (tmp_path / "class-service").is_dir()
+
+
+def test_a_tier_whose_platform_has_the_name_itself_is_asked_again(template: Path, tmp_path: Path) -> None:
+    said = make_new(template, tmp_path, "", typed="Grafana\n\n\nmedium\nsmall\n" + "\n" * 9)
+    assert (
+        "  project_slug 'grafana' is a name that the platform has itself, which medium services share;" in said.stdout
+    )
+    assert (tmp_path / "grafana" / "compose.yaml").is_file()
+    assert not (tmp_path / "grafana" / "platform").exists()
 
 
 def test_a_question_that_a_small_service_does_not_depend_on_is_not_asked(template: Path, tmp_path: Path) -> None:

@@ -107,7 +107,6 @@ SLUGS = [
     LONGEST_SLUG,
     "x1",
     "a--b",
-    "service",
     "app",
     "orders",
     "observability",
@@ -124,6 +123,11 @@ def test_any_accepted_slug_leaves_every_file_valid(service: Generate, slug: str)
     project = parse_all(made)["pyproject.toml"]["project"]
     assert project["name"] == made.name == slug
     assert (made / "src" / slug.replace("-", "_")).is_dir()
+
+
+@pytest.mark.parametrize("slug", HOOK.SHARED.split())
+def test_a_small_service_may_have_a_name_that_others_share(service: Generate, slug: str) -> None:
+    assert parse_all(service(project_slug=slug))["pyproject.toml"]["project"]["name"] == slug
 
 
 def names_of(made: Path) -> dict[str, str]:

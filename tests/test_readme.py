@@ -60,6 +60,8 @@ SERVICES = [
     Proof("*", r"make check-config", "tests/real/test_service_ci.py", "def check_config(", "it names what is missing"),
     Proof("README.md", r"flask db upgrade", "tests/real/test_database.py", '"upgrade"', "the command of a container"),
     Proof("docs/monitoring.md", r"curl .*Watchdog.*", "tests/real/test_watchers.py", '"docs/monitoring.md"'),
+    Proof("platform/README.md", r"curl .*Watchdog.*", "tests/real/test_watchers.py", '"docs/monitoring.md"'),
+    Proof("platform/runbooks/*", r".*", "tests/real/test_runbooks.py", "def test_every_command_of_any_service_is_"),
     Proof("docs/runbooks/*", r".*", "tests/real/test_runbooks.py", "def test_each_command_of_a_runbook_shows_"),
     Proof("docs/monitoring.md", r"logs\(\) \{.*", "tests/real/test_runbooks.py", "def test_logs_prints_the_same("),
     Proof("docs/*", r"docker compose .*", "tests/real/test_compose.py", "def test_", DOCKER),
@@ -67,6 +69,7 @@ SERVICES = [
     Proof("docs/kubernetes.md", r"[A-Z_]+=.*", f"{SERVICE}/tests/deploy/test_kubernetes.py", "docs/kubernetes.md"),
     Proof("docs/kubernetes.md", r"git rev-parse HEAD", "tests/real/test_service_ci.py", "make publish", "git's own"),
     Proof("docs/box.md", r".*", "tests/real/test_box.py", '"docs/box.md"'),
+    Proof("platform/alertmanager/*", r".*", HERE, "def test_secrets_are_written_as_their_page_says("),
     Proof("monitoring/*", r".*", HERE, "def test_secrets_are_written_as_their_page_says("),
     Proof(
         "deploy/terraform/*", r".*", "tests/real/test_terraform.py", "terraform(", "this needs the monitor's account"
@@ -164,16 +167,18 @@ def test_what_the_template_makes_at_once_is_made(own_template: Path) -> None:
     assert (own_template / "README.md").read_text(encoding="utf-8") == before
 
 
+@pytest.mark.parametrize("tier", ["small", "medium"])
 @pytest.mark.parametrize("paging", OPTIONS["paging"])
-def test_secrets_are_written_as_their_page_says(service: Generate, tmp_path: Path, paging: str) -> None:
-    made = Path(shutil.copytree(service(paging=paging), tmp_path / "made"))
-    commands = list(commands_of(made, "monitoring/alertmanager/secrets/README.md"))
+def test_secrets_are_written_as_their_page_says(service: Generate, tmp_path: Path, paging: str, tier: str) -> None:
+    made = Path(shutil.copytree(service(paging=paging, scale_tier=tier), tmp_path / "made"))
+    folder = "monitoring/alertmanager/secrets" if tier == "small" else "platform/alertmanager/secrets"
+    commands = list(commands_of(made, f"{folder}/README.md"))
     prompts = [(each, "s3cret") for each in re.findall(r"read -rsp '(.+?)'", "\n".join(each.text for each in commands))]
     assert prompts
     said = typed("\n".join(each.text for each in commands), made, prompts)
     assert "s3cret" not in said, "a secret is not shown as it is typed"
     written = re.findall(r"> (\w+)", "\n".join(each.text for each in commands))
-    assert {(made / "monitoring/alertmanager/secrets" / name).read_text() for name in written} == {"s3cret"}
+    assert {(made / folder / name).read_text() for name in written} == {"s3cret"}
 
 
 def test_the_table_of_the_tiers_is_theirs() -> None:

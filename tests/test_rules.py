@@ -39,6 +39,7 @@ def test_less_may_fail_for_good_than_is_a_page(service: Generate, tier: str) -> 
 def test_retention_is_that_of_the_tier_wherever_it_is_named(service: Generate, tier: str) -> None:
     made = service(scale_tier=tier)
     days = DEFINITION["_tiers"][tier]["retention_days"]
-    for name in ("monitoring/prometheus/prometheus.yml", "docs/monitoring.md"):
+    platform = "platform" if (made / "platform").exists() else "monitoring"
+    for name in (f"{platform}/prometheus/prometheus.yml", "docs/monitoring.md"):
         text = (made / name).read_text(encoding="utf-8")
         assert re.findall(r"--storage\.tsdb\.retention\.time=(\w+)", text) == [f"{days}d"], name

@@ -18,7 +18,7 @@ from .processes import eventually
 from .servers import running
 from .service import generate
 from .stand_ins import MailServer, Webhook, listening
-from .watchers import Alertmanager
+from .watchers import Alertmanager, platform_of
 
 Labels = dict[str, str]
 OF_REQUESTS = ("HighErrorRate", "ErrorBudgetBurn", "HighLatency", "EndpointDown", "RequestsWaiting", "SaturationHigh")
@@ -215,7 +215,7 @@ def test_each_team_hears_of_its_own_service_alone(tmp_path_factory: pytest.TempP
     """Three services, three tiers, two environments, one Alertmanager: each is broken in turn."""
     tiers = {"billing": "small", "checkout": "medium", "search": "large"}
     made = {
-        team: generate(tmp_path_factory.mktemp(team), scale_tier=tier, team=team).folder / "monitoring"
+        team: platform_of(generate(tmp_path_factory.mktemp(team), scale_tier=tier, team=team))
         for team, tier in tiers.items()
     }
     first = made["billing"]

@@ -41,11 +41,15 @@ def _passes(*command: str | Path) -> None:
 
 def _all_pass(promtool: Path, service: Path) -> None:
     """Check the configuration and the rules, and run the unit tests, as the owner would."""
-    folder = service / "monitoring/prometheus"
-    rules = sorted([*folder.glob("rules/*.yml"), *folder.glob("watchers/*.yml")])
-    tests = sorted(folder.rglob("tests/*_test.yml"))
+    folders = [
+        folder for folder in (service / "monitoring/prometheus", service / "platform/prometheus") if folder.exists()
+    ]
+    rules = sorted(
+        file for folder in folders for kind in ("rules", "watchers") for file in folder.glob(f"{kind}/*.yml")
+    )
+    tests = sorted(file for folder in folders for file in folder.rglob("tests/*_test.yml"))
     assert len(tests) > len(rules) > 8
-    _passes(promtool, "check", "config", folder / "prometheus.yml")
+    _passes(promtool, "check", "config", folders[-1] / "prometheus.yml")
     _passes(promtool, "check", "rules", "--lint-fatal", *rules)
     _passes(promtool, "test", "rules", *tests)
 

@@ -913,8 +913,8 @@ def looks_of(runbook: str, commands: list[Typed]) -> Iterator[tuple[Typed, Look]
 )
 def test_every_command_of_any_service_is_looked_at(tmp_path: Path, others: dict[str, str]) -> None:
     folder = generate(tmp_path, **others).folder
-    for page in (folder / "docs/runbooks").glob("*.md"):
-        found = list(looks_of(page.stem, typed_of(folder, f"docs/runbooks/{page.name}")))
+    for page in folder.rglob("runbooks/*.md"):
+        found = list(looks_of(page.stem, typed_of(folder, str(page.relative_to(folder)))))
         if not others:
             assert {look for _, look in found} == set(RUNBOOKS[page.stem][1]), f"{page.name} has no such command"
 

@@ -15,7 +15,14 @@ import yaml
 from .processes import free_port
 from .programs import program
 from .servers import Prometheus, Server, answers
+from .service import Service
 from .stand_ins import Posted, Webhook
+
+
+def platform_of(service: Service) -> Path:
+    """Return the folder of what exists once for all services: a small one has it among its own."""
+    platform = service.folder / "platform"
+    return platform if platform.exists() else service.folder / "monitoring"
 
 
 def changed(text: str, changes: Mapping[str, str]) -> str:
