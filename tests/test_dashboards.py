@@ -47,7 +47,7 @@ def found_in(made: Path) -> str:
     (mounted,) = [volume.split(":")[1] for volume in volumes if "monitoring/grafana/dashboards:" in volume]
     if provider["options"].get("foldersFromFilesStructure"):
         assert mounted.startswith(provider["options"]["path"] + "/")
-        return mounted.rpartition("/")[2]
+        return str(mounted.rpartition("/")[2])
     assert (provider["options"]["path"], provider["name"], file.stem) == (mounted, made.name, made.name)
     return str(provider["folder"])
 

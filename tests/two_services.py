@@ -4,8 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-INCLUDE = "include:\n  - platform/compose.yaml\n"
-INTRODUCED = re.compile(rf"# [^\n]+\n{INCLUDE}\n")
+INTRODUCED = re.compile(r"# [^\n]+\ninclude:\n  - platform/compose\.yaml\n\n")
 """The lines of compose.yaml that whoever has a platform of their own deletes, with what says so."""
 
 
@@ -23,25 +22,29 @@ def joined(folder: Path, first: Path, second: Path) -> tuple[Path, Path]:
     """Copies both into a folder; the first one's platform has the lines of the second that its README shows."""
     one = Path(shutil.copytree(first, folder / first.name))
     other = without_platform(Path(shutil.copytree(second, folder / second.name)))
-    page = (one / "platform/README.md").read_text(encoding="utf-8")
-    section = page.partition("\n## Another service\n")[2].partition("\n## ")[0]
-    *lines, network = re.findall(r"```yaml\n(.*?)```", section.partition("Teams that share")[0], re.DOTALL)
-    for block in lines:
-        add_beside_its_own(one, block, other.name)
+    network = add(one / "platform", one.name, other.name)
     compose = other / "compose.yaml"
     head, name, rest = compose.read_text(encoding="utf-8").partition(f"name: {other.name}\n")
     compose.write_text(f"{head}{name}\n{network}{rest}", encoding="utf-8")
     return one, other
 
 
-def add_beside_its_own(service: Path, line: str, slug: str) -> None:
-    """Adds a line that the README shows for `billing`, for a service of another name, after the platform's own one."""
-    own = line.replace("../../billing/", "../").replace("billing", service.name)
-    files = [service / "platform" / name for name in ("compose.yaml", "prometheus/prometheus.yml")]
-    (file,) = [file for file in files if own in file.read_text(encoding="utf-8")]
-    text = file.read_text(encoding="utf-8")
-    assert text.count(own) == 1
-    file.write_text(text.replace(own, own + line.replace("billing", slug)), encoding="utf-8")
+def add(platform: Path, own: str, slug: str) -> str:
+    """Adds to a platform the lines that its README shows for `billing`, for a service of another name.
+
+    Each is beside the one of the platform's own service. Returns what it shows for the `compose.yaml` of the other.
+    """
+    page = (platform / "README.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Another service\n")[2].partition("Teams that share")[0]
+    *lines, network = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    for line in lines:
+        there = line.replace("../../billing/", "../").replace("billing", own)
+        files = [platform / name for name in ("compose.yaml", "prometheus/prometheus.yml")]
+        (file,) = [file for file in files if there in file.read_text(encoding="utf-8")]
+        text = file.read_text(encoding="utf-8")
+        assert text.count(there) == 1
+        file.write_text(text.replace(there, there + line.replace("billing", slug)), encoding="utf-8")
+    return network
 
 
 def seen_by_prometheus(folder: Path, platform: Path) -> Path:

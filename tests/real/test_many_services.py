@@ -1,4 +1,4 @@
-"""Three services, each in two environments, on one Prometheus and one Alertmanager: each breaks in turn.
+"""Three services, each in two environments, on the platform of one of them: each breaks in turn.
 
 The rules wait seconds where they wait minutes. Whom they are for, what they say nothing of and what keeps them silent
 is as it was generated.
@@ -18,12 +18,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from two_services import add, seen_by_prometheus
 
 from .processes import eventually, free_port
 from .servers import Prometheus, running
 from .service import Gunicorn, Service, generate
 from .stand_ins import Webhook, listening, website
-from .watchers import Blackbox, Notified, Notifying, hurried, notified
+from .watchers import Blackbox, Notified, Notifying, changed, hurried, notified, platform_of
 
 COMMON = "refunds-and-payments-of-the-whole"
 EAST, WEST, BILLING = f"{COMMON}-east", f"{COMMON}-west", "billing"
@@ -38,31 +39,29 @@ SETTLED_SECONDS = 5
 
 
 class Shared(Prometheus):
-    """A Prometheus with the rules of every service, each in a folder of its own, and the watchers' once."""
+    """A Prometheus with the configuration of one service's platform, to which its README's lines add the others."""
 
     def __init__(self, folder: Path, services: dict[str, Service], alertmanager: int, blackbox: int) -> None:
         port = free_port()
-        first = services[EAST].folder / "monitoring/prometheus"
-        shutil.copytree(first / "watchers", folder / "watchers")
+        side_by_side = folder / "side-by-side"
         for slug, service in services.items():
-            shutil.copytree(service.folder / "monitoring/prometheus/rules", folder / slug)
-            self._expect(folder / slug / "environments.yml")
-        for rules in folder.glob("*/*.yml"):
-            if not rules.name.endswith("_test.yml"):
-                rules.write_text(hurried(rules.read_text()))
-        text = (first / "prometheus.yml").read_text().replace("localhost:9090", f"127.0.0.1:{port}")
-        text = text.replace("alertmanager:9093", f"127.0.0.1:{alertmanager}")
-        text = text.replace("blackbox:9115", f"127.0.0.1:{blackbox}").replace(": 15s", ": 1s")
-        configuration = yaml.safe_load(text)
-        configuration["rule_files"] = [f"{slug}/*.yml" for slug in services] + ["watchers/watchers.yml"]
-        own, uptime, *others = configuration["scrape_configs"]
-        uptime["file_sd_configs"] = [{"files": ["targets/uptime-*.yml"]}]
-        configuration["scrape_configs"] = [uptime, *others] + [
-            own | {"job_name": slug, "file_sd_configs": [{"files": [f"targets/{slug}.yml"]}]} for slug in services
-        ]
-        (folder / "targets").mkdir()
-        self.file = folder / "prometheus.yml"
-        self.file.write_text(yaml.safe_dump(configuration))
+            shutil.copytree(service.folder / "monitoring", side_by_side / slug / "monitoring")
+            self._expect(side_by_side / slug / "monitoring/prometheus/rules/environments.yml")
+        platform = Path(shutil.copytree(services[WEST].folder / "platform", side_by_side / WEST / "platform"))
+        for slug in services:
+            if slug != WEST:
+                add(platform, WEST, slug)
+        self.file = seen_by_prometheus(folder, platform)
+        self.services = folder / "services"
+        for rules in (*folder.glob("platform/watchers/*.yml"), *self.services.glob("*/rules/*.yml")):
+            rules.write_text(hurried(rules.read_text()))
+        here = {
+            "localhost:9090": f"127.0.0.1:{port}",
+            "alertmanager:9093": f"127.0.0.1:{alertmanager}",
+            "blackbox:9115": f"127.0.0.1:{blackbox}",
+            ": 15s": ": 1s",
+        }
+        self.file.write_text(changed(self.file.read_text(), here))
         super().__init__(folder, self.file, port)
 
     @staticmethod
@@ -101,10 +100,10 @@ class Platform:
     def __init__(self, stack: ExitStack, services: dict[str, Service], folder: Callable[[str], Path]) -> None:
         self._webhook = Webhook()
         stack.enter_context(listening(self._webhook))
-        monitoring = services[EAST].folder / "monitoring"
+        of_all = platform_of(services[WEST])
         self.services = services
-        self.alertmanager = Notifying(folder("alertmanager"), monitoring, self._webhook)
-        blackbox = Blackbox(folder("blackbox"), monitoring)
+        self.alertmanager = Notifying(folder("alertmanager"), of_all, self._webhook)
+        blackbox = Blackbox(folder("blackbox"), of_all)
         for server in (self.alertmanager, blackbox):
             stack.enter_context(running(server))
         self.dependencies = {each: Dependency() for each in product(services, ENVIRONMENTS)}
@@ -115,7 +114,6 @@ class Platform:
             for (slug, environment), dependency in self.dependencies.items()
         }
         self.prometheus = Shared(folder("prometheus"), services, self.alertmanager.port, blackbox.port)
-        self._targets = self.prometheus.file.parent / "targets"
         for slug in services:
             self.watch(slug, ENVIRONMENTS)
         stack.enter_context(running(self.prometheus))
@@ -131,7 +129,7 @@ class Platform:
 
     def watch(self, slug: str, environments: tuple[str, ...]) -> None:
         """Write the addresses of a service's instances where Prometheus finds them."""
-        for kind, port in (("", "metrics_port"), ("uptime-", "port")):
+        for kind, port in (("service", "metrics_port"), ("uptime", "port")):
             found = [
                 {
                     "targets": [f"127.0.0.1:{getattr(self.instances[slug, name], port)}"],
@@ -139,7 +137,7 @@ class Platform:
                 }
                 for name in environments
             ]
-            (self._targets / f"{kind}{slug}.yml").write_text(yaml.safe_dump(found))
+            (self.prometheus.services / slug / "targets" / f"{kind}.yml").write_text(yaml.safe_dump(found))
 
     def notified(self, since: int = 0) -> list[Notified]:
         """Return every alert of every notification but the heartbeats, from a number of notifications on."""
