@@ -36,15 +36,15 @@ def add(platform: Path, own: str, slug: str) -> str:
     """
     page = (platform / "README.md").read_text(encoding="utf-8")
     section = page.partition("\n## Another service\n")[2].partition("Teams that share")[0]
-    *lines, network = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
-    for line in lines:
+    lines: list[str] = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    for line in lines[:-1]:
         there = line.replace("../../billing/", "../").replace("billing", own)
         files = [platform / name for name in ("compose.yaml", "prometheus/prometheus.yml")]
         (file,) = [file for file in files if there in file.read_text(encoding="utf-8")]
         text = file.read_text(encoding="utf-8")
         assert text.count(there) == 1
         file.write_text(text.replace(there, there + line.replace("billing", slug)), encoding="utf-8")
-    return network
+    return lines[-1]
 
 
 def seen_by_prometheus(folder: Path, platform: Path) -> Path:
