@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from two_services import joined
 
 from .containers import Mount, Plan, compose, container, memory_of, mounts_of
 from .processes import Output, eventually
@@ -22,7 +24,7 @@ NOBODY = "65534:65534"
 
 @dataclass(frozen=True)
 class StandIn:
-    """Debian's program for an image's, and how a file of its is checked."""
+    """Debian's program for an image's, and what checks the configuration that it is told of."""
 
     program: str
     check: tuple[str, ...]
@@ -33,16 +35,14 @@ class StandIn:
 STAND_INS = {
     "prom/prometheus": StandIn(
         "prometheus",
-        ("promtool", "check", "config", "/etc/prometheus/prometheus.yml"),
+        ("promtool", "check", "config"),
         # What Prometheus 3 does by itself.
         options=("--enable-feature=expand-external-labels",),
     ),
-    "prom/alertmanager": StandIn(
-        "prometheus-alertmanager", ("amtool", "check-config", "/etc/alertmanager/alertmanager.yml")
-    ),
+    "prom/alertmanager": StandIn("prometheus-alertmanager", ("amtool", "check-config")),
     "prom/blackbox-exporter": StandIn(
         "prometheus-blackbox-exporter",
-        ("prometheus-blackbox-exporter", "--config.check", "--config.file=/etc/blackbox/blackbox.yml"),
+        ("prometheus-blackbox-exporter", "--config.check", "--config.file"),
     ),
 }
 ELSEWHERE = {
@@ -54,6 +54,19 @@ ELSEWHERE = {
 def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What Compose makes of the files of a service that has every watcher."""
     return compose(generate(tmp_path_factory.mktemp("compose"), uptime_monitor="blackbox").folder)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same of a medium and a large service on the platform of the first."""
+    slugs = {"medium": "ledger", "large": "billing"}
+    made = [
+        generate(tmp_path_factory.mktemp(tier), project_slug=slug, scale_tier=tier).folder.with_name(slug)
+        for tier, slug in slugs.items()
+    ]
+    one, other = joined(tmp_path_factory.mktemp("shared"), *made)
+    (other / ".env").write_text("PORT=8001\n")
+    return compose(one), compose(other)
 
 
 @pytest.fixture
@@ -113,10 +126,61 @@ def test_every_container_is_tried_here_or_elsewhere(model: dict[str, Any]) -> No
     assert images == {*STAND_INS, *ELSEWHERE}
 
 
+def test_two_services_are_in_one_network_and_in_each_others_way_nowhere(
+    shared: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    one, other = shared
+    assert {"service", "prometheus", "alertmanager", "grafana", "blackbox"} <= one["services"].keys()
+    assert other["services"].keys() == {"service", "migration"}
+    (network,) = {made["networks"]["default"]["name"] for made in shared}
+    assert other["networks"]["default"]["external"]
+    hosts = [made["services"]["service"]["networks"]["default"]["aliases"] for made in shared]
+    assert hosts == [["ledger"], ["billing"]]
+    assert network == "ledger_default"
+    assert not set(addresses(one).values()) & set(addresses(other).values())
+    assert one["services"]["service"]["image"] != other["services"]["service"]["image"]
+    assert not {each["name"] for each in one["volumes"].values()} & {each["name"] for each in other["volumes"].values()}
+
+
 @pytest.mark.parametrize("image", STAND_INS)
 def test_a_program_runs_on_what_is_mounted_into_it(
     model: dict[str, Any], debian: Path, tmp_path: Path, image: str
 ) -> None:
+    runs_on_its_mounts(model, image, debian, tmp_path)
+
+
+def test_prometheus_loads_the_rules_of_each_service_on_its_platform(
+    shared: tuple[dict[str, Any], dict[str, Any]], debian: Path, tmp_path: Path
+) -> None:
+    slugs = ("ledger", "billing")
+
+    def both_are_watched(answer: Callable[[str], Any]) -> None:
+        files = {os.path.normpath(group["file"]) for group in answer("rules")["groups"]}
+        assert {f"/etc/prometheus/services/{slug}/rules/availability.yml" for slug in slugs} <= files
+
+        def found() -> set[tuple[str, str]]:
+            labels = [each["labels"] for each in answer("targets")["activeTargets"]]
+            return {(each["job"], f"{each['service']} {each['instance']}") for each in labels}
+
+        expected = {
+            *((slug, f"{slug} {slug}:9464") for slug in slugs),
+            *(("uptime", f"{slug} http://{slug}:8000/health/ready") for slug in slugs),
+            ("prometheus", "prometheus localhost:9090"),
+            ("alertmanager", "alertmanager alertmanager:9093"),
+        }
+        eventually(lambda: found() == expected, f"all targets are found: {found()}", 30)
+
+    runs_on_its_mounts(shared[0], "prom/prometheus", debian, tmp_path, both_are_watched)
+
+
+def runs_on_its_mounts(
+    model: dict[str, Any],
+    image: str,
+    debian: Path,
+    tmp_path: Path,
+    look: Callable[[Callable[[str], Any]], None] | None = None,
+) -> None:
+    """Run the program of an image as Compose would, until it is well; `look` may then ask Prometheus' API."""
     (wanted,) = [one for one in watchers(model).values() if one["image"].startswith(f"{image}:")]
     stand_in = STAND_INS[image]
     mounts = mounts_of(wanted, tmp_path / "volumes")
@@ -145,11 +209,15 @@ def test_a_program_runs_on_what_is_mounted_into_it(
 
         eventually(well, f"the health check of {image}")
         assert started.program.alive(), output.text() + errors.text()
-        checked = started.within(stand_in.check)
+        (configuration_file,) = re.findall(r"--config\.file=(\S+)", " ".join(wanted["command"]))
+        checked = started.within([*stand_in.check, configuration_file])
         assert checked.returncode == 0, checked.stdout + checked.stderr
         if image == "prom/prometheus":
             address = "http://127.0.0.1:9090/api/v1/status/config"
             configuration = started.within(["wget", "-q", "-O", "-", address]).stdout
             assert f"grafana_url: {wanted['environment']['GRAFANA_URL']}\\n" in configuration
+        if look:
+            address = "http://127.0.0.1:9090/api/v1/"
+            look(lambda path: json.loads(started.within(["wget", "-q", "-O", "-", address + path]).stdout)["data"])
     said = output.text() + errors.text()
     assert not [line for line in said.splitlines() if "level=error" in line or "level=ERROR" in line]
