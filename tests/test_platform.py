@@ -12,6 +12,7 @@ import pytest
 import yaml
 from formats import parse_all
 from template_checkout import DEFINITION, TIERS, Generate, run, tree
+from test_answers import HOOK
 from two_services import joined, seen_by_prometheus, without_platform
 
 SHARING = [tier for tier in TIERS if "platform" in DEFINITION["_tiers"][tier]["features"]]
@@ -103,6 +104,19 @@ def test_an_include_of_a_folder_that_is_gone_is_what_the_readme_says_to_delete(s
     )
 
 
+@pytest.mark.parametrize("tier", SHARING)
+def test_no_service_is_called_like_a_container_or_a_job_of_the_platform(service: Generate, tier: str) -> None:
+    made = service(scale_tier=tier)
+    jobs = load(made / "platform/prometheus/prometheus.yml")["scrape_configs"]
+    names = {job["job_name"] for job in jobs}
+    for file in made.rglob("compose.yaml"):
+        names |= load(file)["services"].keys()
+    accepted = sorted(
+        name for name in names if not HOOK.taken_by(name) and not HOOK.shared_refusal(name, tier, DEFINITION["_tiers"])
+    )
+    assert not accepted, f"add these to SHARED in hooks/pre_gen_project.py: {' '.join(accepted)}"
+
+
 # --- two services ----------------------------------------------------------------------------------------------------
 
 
@@ -174,6 +188,15 @@ def test_no_two_rules_make_one_series(both: tuple[Path, Path]) -> None:
     one, other = (series_of(made) for made in both)
     assert {service for _, service in one} == {ONE}
     assert {service for _, service in other} == {OTHER}
+
+
+def test_a_notification_of_each_service_leads_to_its_own_runbooks(both: tuple[Path, Path]) -> None:
+    """They share the external label that says where runbooks are."""
+    for made in both:
+        rules = "".join(file.read_text() for file in (made / "monitoring/prometheus/rules").glob("*.yml"))
+        begins = set(re.findall(r"runbook_url: '(.+)/\w+\.md'", rules))
+        shared = '(or $externalLabels.runbooks_url "docs/runbooks")'
+        assert begins == {f'{{{{ reReplaceAll "SERVICE" "{made.name}" {shared} }}}}'}
 
 
 def test_no_two_dashboards_and_no_two_folders_are_one(both: tuple[Path, Path]) -> None:

@@ -210,7 +210,12 @@ def test_runbooks_are_where_the_alerts_say_they_are() -> None:
         for variable in dashboards()["service.json"]["templating"]["list"]
         if variable["name"] == "runbooks_url"
     )
+<% if places.shared %>
+    address = configuration["global"]["external_labels"]["runbooks_url"]
+    assert variable["query"] == address.replace("SERVICE", SERVICE)
+<% else %>
     assert variable["query"] == configuration["global"]["external_labels"]["runbooks_url"]
+<% endif %>
 
 
 <% if places.shared %>
