@@ -82,6 +82,7 @@ def test_a_team_with_a_platform_of_its_own_deletes_the_folder_and_what_the_readm
     checked = run("env", nothing_installed, sys.executable, "scripts/check_config.py", cwd=made).stdout
     assert "FAILED" not in checked
     assert "platform" not in checked
+    assert "checked: ." not in checked, "a program is named that has nothing to read"
     # Pages alone lead to what is gone; no file that a program reads does.
     for page in made.rglob("*.md"):
         page.unlink()
