@@ -56,6 +56,14 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "monitoring/alertmanager/templates/slack.tmpl",
         "platform/alertmanager/templates/slack.tmpl",
     ),
+    "on_call": (
+        "deploy/terraform/sentry",
+        "docs/on-call.md",
+        "docs/post-incident.md",
+        "tests/monitoring/test_on_call.py",
+    ),
+    "on_call & paging=pagerduty": ("deploy/terraform/on-call", "deploy/terraform/sentry/email.tf"),
+    "on_call & paging=slack": ("deploy/terraform/sentry/slack.tf",),
     "uptime_monitor=blackbox": (
         "docs/runbooks/CertificateExpiry.md",
         "docs/runbooks/EndpointDown.md",

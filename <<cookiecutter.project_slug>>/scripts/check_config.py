@@ -1,4 +1,6 @@
 <% import "places.j2" as places with context %>
+<% set on_call = 'on_call' in cookiecutter._tiers[cookiecutter.scale_tier].features %>
+<% set terraform = on_call or cookiecutter.uptime_monitor != 'blackbox' %>
 """Hands each file that another program reads to that program: would it take it?
 
 A program that is not here is named, with a way to get it; that is a failure in CI only. What no
@@ -61,9 +63,10 @@ CHECKS = [
         ),
         f"{DEBIAN} prometheus-blackbox-exporter",
     ),
-<% else %>
+<% endif %>
+<% if terraform %>
     Check(
-        "deploy/terraform/uptime",
+        "deploy/terraform/<< '*' if on_call else 'uptime' >>",
         ("terraform fmt -check -diff", "tofu fmt -check -diff"),
         "https://developer.hashicorp.com/terraform/install",
     ),
@@ -250,7 +253,7 @@ def install() -> int:
         wanted.insert(0, "sudo apt-get update")
     for get in wanted:
         say(get)
-<% if cookiecutter.uptime_monitor != 'blackbox' %>
+<% if terraform %>
         if get.startswith("https:"):
             continue
 <% endif %>
