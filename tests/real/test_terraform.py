@@ -9,19 +9,16 @@ from __future__ import annotations
 import ast
 import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-import hcl2
 import pytest
 import yaml
 
-from .processes import clean_environment, run
-from .programs import program, unavailable
+from .programs import program
 from .service import Service, generate, request
+from .terraform import Schema, named, names, parsed, planned, problems, resources, terraform, unquoted
 
 MONITORS = ("uptimerobot", "pingdom", "statuscake")
 SECRETS = {
@@ -38,18 +35,7 @@ LISTED = yaml.safe_load((Path(__file__).parent / "terraform_arguments.yaml").rea
 RENAMED = {"alert_ats": "alert_at"}
 """Bindings give lists a plural of their own making."""
 
-OF_TERRAFORM = {"for_each", "count", "depends_on", "lifecycle", "provider"}
-
-Schema = dict[str, Any]
 Uptime = Callable[..., Path]
-
-
-def terraform(folder: Path, *arguments: str) -> tuple[int, str]:
-    """Run Terraform, which asks nobody and looks for no newer version of itself."""
-    found = shutil.which("terraform") or unavailable("terraform", "install it from developer.hashicorp.com/terraform")
-    environment = clean_environment(CHECKPOINT_DISABLE="1", TF_IN_AUTOMATION="1")
-    done = run([found, *arguments, "-no-color"], folder=folder, environment=environment)
-    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -62,34 +48,6 @@ def uptime(tmp_path_factory: pytest.TempPathFactory) -> Uptime:
         return generate(folder, uptime_monitor=monitor, **answers).folder / "deploy/terraform/uptime"
 
     return made
-
-
-def parsed(folder: Path) -> dict[str, list[Any]]:
-    """All blocks of a folder, by kind."""
-    blocks: dict[str, list[Any]] = {}
-    for file in folder.glob("*.tf"):
-        with file.open() as text:
-            for kind, found in hcl2.load(text).items():
-                if isinstance(found, list):
-                    blocks.setdefault(kind, []).extend(found)
-    return blocks
-
-
-def unquoted(name: str) -> str:
-    return name.strip('"')
-
-
-def resources(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Each resource's type, name and body."""
-    for block in parsed(folder)["resource"]:
-        for kind, named in block.items():
-            for name, body in named.items():
-                yield unquoted(kind), unquoted(name), body
-
-
-def named(blocks: list[Any]) -> dict[str, dict[str, Any]]:
-    """Blocks of one kind with one label, by that label."""
-    return {unquoted(name): body for block in blocks for name, body in block.items()}
 
 
 # --- what a provider takes -------------------------------------------------------------------------------------------
@@ -137,48 +95,6 @@ def bound(monitor: str) -> dict[str, tuple[Schema, set[str]]]:
 
 def takes(monitor: str) -> dict[str, tuple[Schema, set[str]]]:
     return listed(monitor) if monitor in LISTED else bound(monitor)
-
-
-def names(schema: Schema) -> set[str]:
-    return {name.rstrip("!") for name in schema}
-
-
-def problems(where: str, body: dict[str, Any], schema: Schema) -> Iterator[str]:
-    """What a provider would refuse of a block: unknown names, missing ones, values of another type."""
-    given = {name: value for name, value in body.items() if name not in OF_TERRAFORM and not name.startswith("__")}
-    for name in given.keys() - names(schema):
-        yield f"{where}: the provider knows no {name}"
-    for name in schema:
-        if name.endswith("!") and name[:-1] not in given:
-            yield f"{where}: {name[:-1]} must be given"
-    for name, value in given.items():
-        expected = schema.get(name) or schema.get(f"{name}!")
-        if expected is not None:
-            yield from wrong(f"{where}.{name}", value, expected)
-
-
-def wrong(where: str, value: Any, expected: Any) -> Iterator[str]:
-    """What is wrong with one value; an expression is trusted but for the names that it gives."""
-    if isinstance(expected, dict):
-        if isinstance(value, str):
-            unknown = set(re.findall(r"(\w+) *=(?!=)", value)) - names(expected)
-            yield from (f"{where}: the provider knows no {name}" for name in unknown)
-        else:
-            for block in value if isinstance(value, list) else [value]:
-                yield from problems(where, block, expected)
-    elif isinstance(value, list):
-        if not isinstance(expected, str) or not expected.startswith("list("):
-            yield f"{where}: a list, where the provider takes {expected}"
-        else:
-            for each in value:
-                yield from wrong(where, each, expected[5:-1])
-    elif isinstance(expected, list):
-        if isinstance(value, str) and not value.startswith("${") and unquoted(value) not in expected:
-            yield f"{where}: {value} is none of {expected}"
-    elif not (isinstance(value, str) and value.startswith("${")):
-        kind = "bool" if isinstance(value, bool) else "number" if isinstance(value, int) else "string"
-        if expected not in {kind, "any"}:
-            yield f"{where}: {value} is a {kind}, where the provider takes {expected}"
 
 
 # --- the promises ----------------------------------------------------------------------------------------------------
@@ -335,8 +251,3 @@ def test_a_bad_value_is_refused_by_terraform_with_a_sentence(uptime: Uptime, tmp
         refused = set(re.findall(r'variable "(\w+)" {', said))
         assert refused == wrong_now.keys(), f"{wrong_now}: {said}"
         assert said.count("Error: Invalid value for variable") == len(wrong_now)
-
-
-def planned(folder: Path, values: dict[str, str]) -> tuple[int, str]:
-    """Plan with these values of the variables."""
-    return terraform(folder, "plan", "-input=false", *(f"-var={name}={value}" for name, value in values.items()))
