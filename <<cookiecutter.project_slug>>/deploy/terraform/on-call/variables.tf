@@ -75,7 +75,7 @@ variable "rotations" {
 
   # Each quarter of an hour of a day in UTC lies within the hours of some rotation, counted from its hand-off.
   validation {
-    condition = try(alltrue([
+    condition = try(length(var.rotations) == 0 || alltrue([
       for minute in range(0, 1440, 15) : anytrue([
         for each in var.rotations : each.hours * 60 > sum([
           2880 + minute,
