@@ -31,6 +31,7 @@ class Proof(NamedTuple):
 
 HERE = "tests/test_readme.py"
 FIRST_HOUR = "tests/real/test_commands.py"
+ON_CALL = "tests/real/test_on_call.py"
 
 TEMPLATES = [
     Proof("*", r"make new.*", HERE, "def test_every_way_to_make_a_service_works("),
@@ -72,8 +73,14 @@ SERVICES = [
     Proof("platform/alertmanager/*", r".*", HERE, "def test_secrets_are_written_as_their_page_says("),
     Proof("monitoring/*", r".*", HERE, "def test_secrets_are_written_as_their_page_says("),
     Proof(
-        "deploy/terraform/*", r".*", "tests/real/test_terraform.py", "terraform(", "this needs the monitor's account"
+        "deploy/terraform/uptime/*",
+        r".*",
+        "tests/real/test_terraform.py",
+        "terraform(",
+        "this needs the monitor's account",
     ),
+    Proof("deploy/terraform/[os]*", r".*", ON_CALL, "terraform(", "this needs an account; what needs none is typed"),
+    Proof("docs/on-call.md", r"(amtool|mkdir|logs) .*", ON_CALL, '"docs/on-call.md"'),
 ]
 
 

@@ -476,6 +476,17 @@ def test_what_is_known_is_silenced_and_found_at_the_hand_off(service: Made, tmp_
     assert "Waiting for the provider" in said
 
 
+def test_the_last_errors_are_found_among_lines_as_the_service_writes_them(service: Made, tmp_path: Path) -> None:
+    made = service("slack")
+    (find,) = (each.text for each in commands_of(made, "docs/on-call.md") if each.text.startswith("logs "))
+    (line,) = re.findall(r"```json\n(.+)\n```", (made / "README.md").read_text())
+    lines = [line.replace('"level":"INFO"', '"level":"ERROR"').replace("parcels", str(number)) for number in range(30)]
+    assert len({line, *lines}) == 31
+    (tmp_path / "log").write_text("\n".join([*lines, line, ""]))
+    said = typed(f"logs() {{ cat log; }}\n{find}", tmp_path)
+    assert said.split() == lines[-20:]
+
+
 def test_the_form_of_a_report_is_copied_to_where_reports_are(service: Made, tmp_path: Path) -> None:
     made = Path(shutil.copytree(service("slack"), tmp_path / "service"))
     (copy,) = (each.text for each in commands_of(made, "docs/on-call.md") if "post-incident" in each.text)
