@@ -7,6 +7,7 @@ deterministic, offline and, under cruft, quiet.
 import json
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,21 @@ WATCHERS = (
 # its value; several, joined by " & ", are one that is on while all of them are. A path that several features list stays
 # while one of them is on.
 FEATURES: dict[str, tuple[str, ...]] = {
+    "cluster": (
+        "deploy/kubernetes/components/disruption-budget",
+        "deploy/kubernetes/components/monitoring",
+        "deploy/kubernetes/components/network-policy",
+        "deploy/kubernetes/components/notifications",
+        "deploy/kubernetes/components/priority",
+        "deploy/kubernetes/components/scrape",
+        "deploy/kubernetes/components/spread",
+        "deploy/kubernetes/overlays",
+        "docs/scaling.md",
+        "monitoring/grafana/dashboards/kustomization.yaml",
+        "scripts/manifests.py",
+        "tests/deploy/test_overlays.py",
+    ),
+    "cluster & database=postgresql": ("deploy/kubernetes/overlays/staging/migration",),
     "database=postgresql": (
         "deploy/kubernetes/migration",
         "migrations",
@@ -129,6 +145,12 @@ def remove_unchosen(chosen: set[str], features: Mapping[str, tuple[str, ...]], r
                 (root / parent).rmdir()
 
 
+def derive(root: Path) -> None:
+    """Writes what the service's own `make manifests` derives from the files that are left."""
+    if (root / "scripts/manifests.py").exists():
+        subprocess.run([sys.executable, "scripts/manifests.py"], cwd=root, check=True)
+
+
 def let_others_read(root: Path) -> None:
     """Adds the read permissions that a template cloned under a strict umask lacks: an image runs as another user.
 
@@ -155,6 +177,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     remove_unchosen(chosen_features(answers), features, root)
+    derive(root)
     let_others_read(root)
     if "_output_dir" in answers:  # Cookiecutter alone sets it: cruft and `make new` speak for themselves
         print(f"{answers['project_slug']} is ready. To start it:\n  cd {answers['project_slug']}\n  make install run")

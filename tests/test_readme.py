@@ -48,6 +48,7 @@ TEMPLATES = [
 ]
 
 CLUSTER = "this needs a cluster; what is applied is built, and read by Kubernetes' own schemas, there"
+MANIFESTS = "the script that it runs is run there, in a copy"
 DOCKER = "this needs Docker's daemon; the programs of the containers are run there as Compose says"
 SERVICES = [
     Proof("README.md", r"make (install|run|help|doctor)|curl .*", FIRST_HOUR, "def test_the_first_minutes("),
@@ -66,6 +67,8 @@ SERVICES = [
     Proof("docs/runbooks/*", r".*", "tests/real/test_runbooks.py", "def test_each_command_of_a_runbook_shows_"),
     Proof("docs/monitoring.md", r"logs\(\) \{.*", "tests/real/test_runbooks.py", "def test_logs_prints_the_same("),
     Proof("docs/*", r"docker compose .*", "tests/real/test_compose.py", "def test_", DOCKER),
+    Proof("docs/*", r"make manifests", f"{SERVICE}/tests/deploy/test_overlays.py", '"scripts/manifests.py"', MANIFESTS),
+    Proof("docs/scaling.md", r"\.venv/bin/python scripts/load\.py .*", "tests/real/test_smoke.py", '"scripts/load.py"', CLUSTER),
     Proof("docs/*", r"kubectl .*", "tests/real/test_kubernetes.py", "kubectl", CLUSTER),
     Proof("docs/kubernetes.md", r"[A-Z_]+=.*", f"{SERVICE}/tests/deploy/test_kubernetes.py", "docs/kubernetes.md"),
     Proof("docs/kubernetes.md", r"git rev-parse HEAD", "tests/real/test_service_ci.py", "make publish", "git's own"),

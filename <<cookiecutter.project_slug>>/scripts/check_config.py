@@ -26,6 +26,9 @@ INSTALLED = "/opt/<< cookiecutter.project_slug >>/current"
 
 DEBIAN = "sudo apt-get install --yes --no-install-recommends"
 RULES = "monitoring/prometheus/rules/*.yml << places.platform >>/prometheus/watchers/*.yml"
+<% if "cluster" in cookiecutter._tiers[cookiecutter.scale_tier].features %>
+OVERLAYS = "deploy/kubernetes/overlays/*/*.yaml deploy/kubernetes/overlays/*/*/*.yaml"
+<% endif %>
 GO = 'GOBIN="$HOME/.local/bin" go install'
 
 
@@ -78,7 +81,11 @@ CHECKS = [
         "pipx install check-jsonschema==0.39.0",
     ),
     Check(
+<% if "cluster" in cookiecutter._tiers[cookiecutter.scale_tier].features %>
+        "deploy/kubernetes/overlays/*<% if cookiecutter.database == 'postgresql' %> deploy/kubernetes/**/migration<% endif %>",
+<% else %>
         "deploy/kubernetes/base<% if cookiecutter.database == 'postgresql' %> deploy/kubernetes/migration<% endif %>",
+<% endif %>
         ("kubectl kustomize", "kustomize build"),
         f"{GO} sigs.k8s.io/kustomize/kustomize/v5@v5.5.0",
     ),
@@ -115,7 +122,16 @@ def main() -> int:
     missing = [check for check in CHECKS if not command(check)]
     with tempfile.TemporaryDirectory() as folder:
         refused = [check for check in CHECKS if command(check) and not passes(check, Path(folder))]
+<% if "cluster" in cookiecutter._tiers[cookiecutter.scale_tier].features %>
+    wrong = [
+        *unknown_environments(),
+        *teams_read_as_templates(),
+        *misplaced_environments(),
+        *images_without_version(),
+    ]
+<% else %>
     wrong = [*unknown_environments(), *teams_read_as_templates()]
+<% endif %>
     for line in wrong:
         say(f"FAILED {line}")
     for get in dict.fromkeys(check.get for check in missing):
@@ -174,6 +190,9 @@ def unknown_environments() -> Iterator[str]:
     ]
     places = "monitoring/prometheus/targets/*.yml monitoring/prometheus/rules/environments.yml"
     places += " << places.platform >>/prometheus/prometheus.yml deploy/kubernetes/*/kustomization.yaml"
+<% if "cluster" in cookiecutter._tiers[cookiecutter.scale_tier].features %>
+    places += f" {OVERLAYS}"
+<% endif %>
     for file in files(places):
         for environment in dict.fromkeys(environments(loaded(file))):
             if not any(
@@ -204,6 +223,32 @@ def teams_read_as_templates() -> Iterator[str]:
                 )
 
 
+<% if "cluster" in cookiecutter._tiers[cookiecutter.scale_tier].features %>
+def misplaced_environments() -> Iterator[str]:
+    """Environments that an overlay of another name is for: their alerts would be of that one."""
+    for file in files(OVERLAYS):
+        overlay = file.parts[3]
+        for environment in dict.fromkeys(environments(loaded(file))):
+            if environment != overlay:
+                yield (
+                    f"{place(file, environment)}: the overlay {overlay} says environment:"
+                    f" {environment}: write {overlay}, or call the folder {environment}"
+                )
+
+
+def images_without_version() -> Iterator[str]:
+    """Images whose registry, not this repository, says which of them runs."""
+    kustomizations = "deploy/kubernetes/*/kustomization.yaml"
+    for file in files(f"{kustomizations} {OVERLAYS}"):
+        for image in loaded(file).get("images") or ():
+            if not image.get("digest") and str(image.get("newTag", "latest")) == "latest":
+                yield (
+                    f"{place(file, image['name'])}: the image {image['name']} has no version:"
+                    " give it a newTag, the hash of a commit or the version of pyproject.toml"
+                )
+
+
+<% endif %>
 def loaded(file: Path) -> Any:
     """The content of a YAML file, empty where it cannot be parsed: its own program reports that."""
     try:

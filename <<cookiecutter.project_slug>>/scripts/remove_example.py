@@ -31,6 +31,9 @@ WHOLE = [
 # What goes of a file that stays: whole lines, as they were generated.
 LINES = {
     Path(f"src/{PACKAGE}/app.py"): r"^from \.orders import init_orders\n|^    init_orders\(app\)\n",
+<% if "cluster" in cookiecutter._tiers[cookiecutter.scale_tier].features %>
+    Path("monitoring/grafana/dashboards/kustomization.yaml"): r"^  - name: .+-orders\n.+\n",
+<% endif %>
     Path("scripts/load.py"): r'^    \("[A-Z]+", "/api/v1/orders.*\),\n',
     Path("README.md"): r"^curl .* localhost:8000/api/v1/orders\n|^`orders/` is (?:.+\n)+\n",
     Path("Makefile"): r"^## remove-example: (?:.+\n)+\n| remove-example",

@@ -177,3 +177,42 @@ def test_without_a_platform_of_its_own_nothing_of_it_is_looked_at(changed: Path)
     assert (done.returncode, re.findall("FAILED.*", done.stdout)) == (0, []), done.stderr
     assert "platform" not in done.stdout
 <% endif %>
+<% if "cluster" in cookiecutter._tiers[cookiecutter.scale_tier].features %>
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["overlays/staging/environment/kustomization.yaml", "overlays/staging/expected.yaml"],
+)
+def test_an_overlay_of_another_environment_is_refused_by_its_name(changed: Path, file: str) -> None:
+    """One that a route knows: staging's alerts would page as production's."""
+    replace(changed / "deploy/kubernetes" / file, "environment: staging", "environment: production")
+    done = check(changed)
+    (failed,) = re.findall("FAILED (.*)", done.stdout)
+    assert failed.startswith(f"deploy/kubernetes/{file}:")
+    assert "the overlay staging says environment: production: write staging, or" in failed
+    assert done.returncode == 1
+
+
+def test_an_overlay_that_no_route_knows_is_refused_by_its_name(changed: Path) -> None:
+    overlays = changed / "deploy/kubernetes/overlays"
+    shutil.copytree(overlays / "staging", overlays / "live")
+    file = overlays / "live/environment/kustomization.yaml"
+    replace(file, "environment: staging", "environment: live")
+    replace(overlays / "live/expected.yaml", "environment: staging", "environment: live")
+    failed = re.findall("FAILED (.*)", check(changed).stdout)
+    assert len(failed) == 2
+    for line in failed:
+        assert re.match(r"deploy/kubernetes/overlays/live/.+:\d+: no route of platform/", line)
+
+
+@pytest.mark.parametrize("tag", ["", "    newTag: latest\n"])
+def test_an_image_without_a_version_is_refused_by_its_name(changed: Path, tag: str) -> None:
+    file = changed / "deploy/kubernetes/release/kustomization.yaml"
+    replace(file, '    newTag: "0.1.0"\n', tag)
+    done = check(changed)
+    (failed,) = re.findall("FAILED (.*)", done.stdout)
+    assert failed.startswith("deploy/kubernetes/release/kustomization.yaml:")
+    assert f"the image {SERVICE} has no version: give it a newTag" in failed
+    assert done.returncode == 1
+<% endif %>
