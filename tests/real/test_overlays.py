@@ -193,8 +193,9 @@ def test_a_series_has_the_labels_that_rules_select_by_and_no_others(made: Path, 
     }
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
     # It waits for as long as it is told, whatever it has found.
-    command = [program("promtool"), "check", "service-discovery", "--timeout=2s"]
-    done = run([*command, tmp_path / "prometheus.yml", name])
+    done = run(
+        [program("promtool"), "check", "service-discovery", "--timeout=2s", tmp_path / "prometheus.yml", name],
+    )
     (target,) = json.loads(done.stdout)
     assert {name: value for name, value in target["labels"].items() if not name.startswith("__")} == {
         "job": "order-service",
