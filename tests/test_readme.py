@@ -75,7 +75,7 @@ SERVICES = [
         '"scripts/load.py"',
         CLUSTER,
     ),
-    Proof("docs/*", r"kubectl .*", "tests/real/test_kubernetes.py", "kubectl", CLUSTER),
+    Proof("docs/*", r"kubectl .*", "tests/real/manifests.py", "kubectl", CLUSTER),
     Proof("docs/kubernetes.md", r"[A-Z_]+=.*", f"{SERVICE}/tests/deploy/test_kubernetes.py", "docs/kubernetes.md"),
     Proof("docs/kubernetes.md", r"git rev-parse HEAD", "tests/real/test_service_ci.py", "make publish", "git's own"),
     Proof("docs/box.md", r".*", "tests/real/test_box.py", '"docs/box.md"'),
