@@ -27,6 +27,9 @@ WATCHERS = (
     "Watchdog",
 )
 
+# What a log store that is other people's system shares with the next.
+LOG_TERRAFORM = tuple(f"deploy/terraform/logs/{name}" for name in (".gitignore", "README.md", "variables.tf"))
+
 # Feature -> the paths that exist for it alone. A feature is a line of `_tiers` in cookiecutter.json, or an option and
 # its value; several, joined by " & ", are one that is on while all of them are. A path that several features list stays
 # while one of them is on.
@@ -103,6 +106,18 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "src/{package}/static/analytics.js",
         "tests/test_analytics.py",
     ),
+    "log_store": ("docs/log-queries.md", "monitoring/logs/fields.yml", "tests/monitoring/test_log_queries.py"),
+    "log_store & telemetry_backend=grafana": ("monitoring/logs/loki",),
+    "log_store & telemetry_backend=elastic": (
+        "monitoring/logs/elasticsearch",
+        "monitoring/logs/kibana",
+        "scripts/log_store.py",
+    ),
+    "log_store & telemetry_backend=aws": (*LOG_TERRAFORM, "deploy/terraform/logs/cloudwatch.tf"),
+    "log_store & telemetry_backend=gcp": (*LOG_TERRAFORM, "deploy/terraform/logs/google.tf"),
+    "log_store & telemetry_backend=datadog": (*LOG_TERRAFORM, "deploy/terraform/logs/datadog.tf"),
+    "log_store & telemetry_backend=newrelic": (*LOG_TERRAFORM, "deploy/terraform/logs/newrelic.tf"),
+    "log_store & telemetry_backend=splunk": ("monitoring/logs/splunk",),
 }
 
 

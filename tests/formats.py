@@ -73,6 +73,18 @@ def read_json(path: Path) -> Any:
     return json.loads(read_text(path), object_pairs_hook=unique)
 
 
+def read_ndjson(path: Path) -> list[Any]:
+    """A JSON document a line."""
+    return [json.loads(line) for line in read_text(path).splitlines()]
+
+
+def read_splunk(path: Path) -> configparser.RawConfigParser:
+    """A Splunk .conf: stanzas of settings, `*` and `%` being plain text."""
+    parser = configparser.RawConfigParser(delimiters=["="], comment_prefixes=["#"], default_section="default")
+    parser.read_string(read_text(path))
+    return parser
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML document."""
     return tomllib.loads(read_text(path))
@@ -230,6 +242,9 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "*.py": read_python,
     "*.toml": read_toml,
     "*.json": read_json,
+    "*.ndjson": read_ndjson,
+    "splunk/*/*.conf": read_splunk,
+    "splunk/*/*.meta": read_splunk,
     "*.yaml": read_yaml,
     "*.yml": read_yaml,
     "*.tf": read_hcl,

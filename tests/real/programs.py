@@ -64,6 +64,7 @@ PYPI = {
     "pulumiverse-statuscake": ("statuscake", "pulumiverse-statuscake==1.0.*"),  # to be read, not run
     # To be read, not run too; the provider of 3.30.8, the last that one was made of.
     "cdktf-cdktf-provider-pagerduty": ("pagerduty", "cdktf-cdktf-provider-pagerduty==14.3.9"),
+    "kibana-ql": ("kibana-ql", "kibana-ql==0.2"),  # a library, for the Python beside it
     "checkov": ("checkov", "checkov==3.3.30"),
     "kubernetes-validate": ("kubernetes-validate", "kubernetes-validate==1.37.0"),
     "zizmor": ("zizmor", "zizmor==1.32.*"),
@@ -84,6 +85,10 @@ GO = {
     "promtool-3": Go("github.com/prometheus/prometheus@v0.305.0", "github.com/prometheus/prometheus/cmd/promtool"),
     "kube-score": Go("github.com/zegl/kube-score@v1.20.0", "github.com/zegl/kube-score/cmd/kube-score"),
     "kustomize": Go("sigs.k8s.io/kustomize/kustomize/v5@v5.5.0", "sigs.k8s.io/kustomize/kustomize/v5"),
+}
+
+NPM = {
+    "@grafana/lezer-logql": ("@grafana/lezer-logql@0.4.2", "@lezer/lr@1.4.10", "@lezer/common@1.5.0"),
 }
 
 
@@ -202,6 +207,40 @@ def _from_go(name: str) -> Path:
         # Whole or not at all, whenever somebody interrupts this.
         (folder / "unfinished").rename(built)
     return built
+
+
+@cache
+def npm_package(name: str) -> Path:
+    """Install a package from npm; returns the folder from which node finds it."""
+    wanted = NPM[name]
+    folder = CACHE / name.strip("@").replace("/", "-")
+    finished = folder / "finished"
+    with _one_at_a_time():
+        if not finished.exists() or finished.read_text() != "\n".join(wanted):
+            if not (shutil.which("node") and shutil.which("npm")):
+                unavailable(name, "install Node.js with npm (https://nodejs.org), which runs it")
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            options = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
+            _step(name, "npm", "install", *options, *wanted)
+            finished.write_text("\n".join(wanted))
+    return folder
+
+
+@cache
+def maven_libraries(source: Path) -> Path:
+    """Fetch what a pom.xml beside the tests names; returns the folder of the jars, kept until the file changes."""
+    digest = hashlib.sha256((source / "pom.xml").read_bytes()).hexdigest()
+    target = CACHE / f"{source.name}-{digest[:12]}"
+    with _one_at_a_time():
+        if not target.exists():
+            if not (shutil.which("mvn") and shutil.which("java")):
+                unavailable(source.name, "apt-get install maven (as root), which brings Java")
+            unfinished = target.with_suffix(".unfinished")
+            copy = ["dependency:copy-dependencies", f"-DoutputDirectory={unfinished}"]
+            _step(source.name, "mvn", "--quiet", "--batch-mode", "--file", source / "pom.xml", *copy)
+            unfinished.rename(target)
+    return target
 
 
 @cache

@@ -114,7 +114,8 @@ def wrong(where: str, value: Any, expected: Any) -> Iterator[str]:
         if isinstance(value, str) and not value.startswith("${") and unquoted(value) not in expected:
             yield f"{where}: {value} is none of {expected}"
     elif not (isinstance(value, str) and value.startswith("${")):
-        kind = "bool" if isinstance(value, bool) else "number" if isinstance(value, int) else "string"
+        kinds = {bool: "bool", int: "number", dict: "map(string)"}
+        kind = kinds.get(type(value), "string")
         if expected not in {kind, "any"}:
             yield f"{where}: {value} is a {kind}, where the provider takes {expected}"
 
