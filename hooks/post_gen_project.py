@@ -29,6 +29,8 @@ WATCHERS = (
 
 # What a log store that is other people's system shares with the next.
 LOG_TERRAFORM = tuple(f"deploy/terraform/logs/{name}" for name in (".gitignore", "README.md", "variables.tf"))
+# The alerts about the log agents.
+LOGS = ("LogAgentDown", "LogBufferFull", "LogLinesLost", "LogShippingFailing")
 
 # Feature -> the paths that exist for it alone. A feature is a line of `_tiers` in cookiecutter.json, or an option and
 # its value; several, joined by " & ", are one that is on while all of them are. A path that several features list stays
@@ -67,6 +69,25 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "monitoring/prometheus/prometheus.yml",
         "monitoring/prometheus/watchers",
     ),
+    "logs": (
+        "docs/logs.md",
+        *(f"platform/runbooks/{alert}.md" for alert in LOGS),
+        "platform/fluent-bit",
+        "platform/prometheus/exporters/fluent-bit.yml",
+        "platform/prometheus/watchers/logs.yml",
+        "platform/prometheus/watchers/tests/logs_test.yml",
+    ),
+    "logs & telemetry_backend=grafana": (
+        "platform/fluent-bit/config/output-grafana.yaml",
+        "platform/grafana/provisioning/datasources/loki.yml",
+        "platform/loki",
+    ),
+    "logs & telemetry_backend=elastic": ("platform/fluent-bit/config/output-elastic.yaml",),
+    "logs & telemetry_backend=aws": ("platform/fluent-bit/config/output-aws.yaml",),
+    "logs & telemetry_backend=gcp": ("platform/fluent-bit/config/output-gcp.yaml",),
+    "logs & telemetry_backend=datadog": ("platform/fluent-bit/config/output-datadog.yaml",),
+    "logs & telemetry_backend=newrelic": ("platform/fluent-bit/config/output-newrelic.yaml",),
+    "logs & telemetry_backend=splunk": ("platform/fluent-bit/config/output-splunk.yaml",),
     "paging=pagerduty": (
         "monitoring/alertmanager/templates/pagerduty.tmpl",
         "platform/alertmanager/templates/pagerduty.tmpl",

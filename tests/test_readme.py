@@ -83,6 +83,9 @@ SERVICES = [
         "def test_elasticsearch_is_given_all_files_and_again_the_same(",
         "this installs the service; what it runs is run there",
     ),
+    Proof("platform/*", r"helm .*|kubectl .*", "tests/real/test_logs.py", "def test_", CLUSTER),
+    Proof("platform/*", r"docker compose .*", "tests/real/test_logs.py", "def test_", DOCKER),
+    Proof("platform/*", r"[A-Z_]+=.*", "tests/real/test_logs.py", "def variables_of("),
     Proof("docs/kubernetes.md", r"[A-Z_]+=.*", f"{SERVICE}/tests/deploy/test_kubernetes.py", "docs/kubernetes.md"),
     Proof("docs/kubernetes.md", r"git rev-parse HEAD", "tests/real/test_service_ci.py", "make publish", "git's own"),
     Proof("docs/box.md", r".*", "tests/real/test_box.py", '"docs/box.md"'),
@@ -95,7 +98,7 @@ SERVICES = [
         "terraform(",
         "this needs the monitor's account",
     ),
-    Proof("deploy/terraform/logs/*", r".*", "tests/real/test_log_store.py", "terraform(", "this needs the store's account"),
+    Proof("deploy/terraform/logs/*", r".*", "tests/real/test_log_store.py", "terraform(", "this needs an account"),
     Proof("deploy/terraform/[os]*", r".*", ON_CALL, "terraform(", "this needs an account; what needs none is typed"),
     Proof("docs/on-call.md", r"(amtool|mkdir|logs) .*", ON_CALL, '"docs/on-call.md"'),
 ]

@@ -84,6 +84,10 @@ GO = {
     "actionlint": Go("github.com/rhysd/actionlint@v1.7.7", "github.com/rhysd/actionlint/cmd/actionlint"),
     "promtool-3": Go("github.com/prometheus/prometheus@v0.305.0", "github.com/prometheus/prometheus/cmd/promtool"),
     "kube-score": Go("github.com/zegl/kube-score@v1.20.0", "github.com/zegl/kube-score/cmd/kube-score"),
+    "victoria-logs": Go(
+        "github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs@v1.52.1",
+        "github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs",
+    ),
     "kustomize": Go("sigs.k8s.io/kustomize/kustomize/v5@v5.5.0", "sigs.k8s.io/kustomize/kustomize/v5"),
 }
 

@@ -40,12 +40,12 @@ class Quiet:
         pass
 
 
-def self_signed(folder: Path, days: int = 2) -> Path:
-    """Make a certificate of this machine that nobody else has signed; its key lies beside it."""
+def self_signed(folder: Path, days: int = 2, name: str = "") -> Path:
+    """Make a certificate of this machine, by address or name, that nobody else signed; its key lies beside it."""
     file = folder / "certificate.pem"
     made = run([
         program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", str(days),
-        "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+        "-subj", "/CN=localhost", "-addext", f"subjectAltName={f'DNS:{name}' if name else 'IP:127.0.0.1'}",
         "-keyout", file.with_suffix(".key"), "-out", file,
     ])  # fmt: skip
     assert made.returncode == 0, made.stderr
