@@ -22,8 +22,6 @@ QUESTIONS = Questions(DEFINITION)
 CHOICES = [name for name in OPTIONS if name != "scale_tier"]
 TEXTS = {"project_name": "Ledger", "project_slug": "ledger", "team": "payments"}
 
-LATER = pytest.mark.xfail(reason="what medium and large do with their logs, metrics and traces is not there yet")
-
 
 def asked_in(option: str) -> list[str]:
     """The tiers in which `make new` asks a question."""
@@ -41,9 +39,7 @@ def test_every_question_is_looked_at() -> None:
     assert set(DEFINITION["_asked_from"].values()) <= set(TIERS[1:])
 
 
-@pytest.mark.parametrize(
-    "option", [pytest.param(each, marks=LATER) if each == "telemetry_backend" else each for each in CHOICES]
-)
+@pytest.mark.parametrize("option", CHOICES)
 def test_every_choice_does_something_and_is_offered_only_where_it_does(service: Generate, option: str) -> None:
     first, *larger = asked_in(option)
     assert [each for each in OPTIONS[option][1:] if not differs(service, first, option, each)] == []
