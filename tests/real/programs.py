@@ -55,6 +55,8 @@ DEBIAN = {
     "systemd-analyze": Debian("systemd"),
     "dbus-daemon": Debian("dbus"),
     "sudo": Debian("sudo"),
+    "mvn": Debian("maven"),
+    "javac": Debian("default-jdk-headless"),
 }
 
 PYPI = {
@@ -236,13 +238,12 @@ def maven_libraries(source: Path) -> Path:
     """Fetch what a pom.xml beside the tests names; returns the folder of the jars, kept until the file changes."""
     digest = hashlib.sha256((source / "pom.xml").read_bytes()).hexdigest()
     target = CACHE / f"{source.name}-{digest[:12]}"
+    maven = program("mvn")
     with _one_at_a_time():
         if not target.exists():
-            if not (shutil.which("mvn") and shutil.which("java")):
-                unavailable(source.name, "apt-get install maven (as root), which brings Java")
             unfinished = target.with_suffix(".unfinished")
             copy = ["dependency:copy-dependencies", f"-DoutputDirectory={unfinished}"]
-            _step(source.name, "mvn", "--quiet", "--batch-mode", "--file", source / "pom.xml", *copy)
+            _step(source.name, maven, "--quiet", "--batch-mode", "--file", source / "pom.xml", *copy)
             unfinished.rename(target)
     return target
 
@@ -252,6 +253,7 @@ def built(source: Path) -> Path:
     """Build a Go program that lies beside the tests; it is kept until its source changes."""
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(source.iterdir()))).hexdigest()
     target = CACHE / f"{source.name}-{digest[:12]}"
+    maven = program("mvn")
     with _one_at_a_time():
         if not target.exists():
             go = _go(source.name)
