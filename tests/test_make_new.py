@@ -443,6 +443,7 @@ def test_an_interruption_leaves_nothing(own_template: Path, tmp_path: Path, numb
         "import signal, time\n"
         "def refusal(*_): ...\n"
         "def suggestion(_): ...\n"
+        "def shared_refusal(*_): ...\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
         "    print('begun', flush=True)\n"
