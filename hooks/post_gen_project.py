@@ -59,6 +59,35 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "tests/test_database.py",
     ),
     "cache=redis": ("src/{package}/cache.py", "tests/test_cache.py"),
+    "dependency_metrics": ("monitoring/grafana/dashboards/dependencies.json",),
+    "dependency_metrics & database=postgresql": (
+        "docs/runbooks/DatabaseConnectionPoolHigh.md",
+        "docs/runbooks/SlowQueries.md",
+        "monitoring/prometheus/rules/database.yml",
+        "monitoring/prometheus/tests/database_test.yml",
+        "src/{package}/database_metrics.py",
+        "tests/monitoring/test_dependencies.py",
+        "tests/test_database_metrics.py",
+    ),
+    "dependency_metrics & cache=redis": (
+        "docs/runbooks/CacheHitRateLow.md",
+        "monitoring/prometheus/rules/cache.yml",
+        "monitoring/prometheus/tests/cache_test.yml",
+        "src/{package}/cache_metrics.py",
+        "tests/monitoring/test_dependencies.py",
+        "tests/test_cache_metrics.py",
+    ),
+    "log_volume": (
+        "docs/runbooks/LogSilence.md",
+        "docs/runbooks/LogVolumeSpike.md",
+        "monitoring/prometheus/rules/logs.yml",
+        "monitoring/prometheus/tests/logs_test.yml",
+    ),
+    "client_errors": (
+        "docs/runbooks/HighClientErrorRate.md",
+        "monitoring/prometheus/rules/clients.yml",
+        "monitoring/prometheus/tests/clients_test.yml",
+    ),
     # What exists once for all services of a machine or a cluster. A service that is alone has it among its own.
     "platform": ("platform",),
     "alone": (

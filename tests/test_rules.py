@@ -27,6 +27,13 @@ def test_thresholds_are_those_of_the_tier(service: Generate, tier: str) -> None:
         assert ends == {str(thresholds[size])} | others, alert
 
 
+@pytest.mark.parametrize("tier", TIERS[1:])
+def test_connections_are_short_when_threads_are(service: Generate, tier: str) -> None:
+    rules = service(scale_tier=tier) / "monitoring" / "prometheus" / "rules" / "database.yml"
+    (found,) = expressions(rules.read_text(encoding="utf-8"), "DatabaseConnectionPoolHigh")
+    assert found.endswith(f"> {DEFINITION['_tiers'][tier]['thresholds']['saturation_ratio']}")
+
+
 @pytest.mark.parametrize("tier", TIERS)
 def test_less_may_fail_for_good_than_is_a_page(service: Generate, tier: str) -> None:
     thresholds = DEFINITION["_tiers"][tier]["thresholds"]

@@ -1,3 +1,4 @@
+<% set features = cookiecutter._tiers[cookiecutter.scale_tier].features %>
 """The service's table of contents."""
 
 from pathlib import Path
@@ -8,9 +9,15 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from .bodies import init_bodies
 <% if cookiecutter.cache == 'redis' %>
 from .cache import init_cache
+<% if "dependency_metrics" in features %>
+from .cache_metrics import init_cache_metrics
+<% endif %>
 <% endif %>
 <% if cookiecutter.database == 'postgresql' %>
 from .database import init_database
+<% if "dependency_metrics" in features %>
+from .database_metrics import init_database_metrics
+<% endif %>
 <% endif %>
 from .doctor import init_doctor
 from .home import init_home
@@ -30,9 +37,15 @@ def create_app(settings: Settings | None = None) -> Flask:
     init_problems(app)
 <% if cookiecutter.database == 'postgresql' %>
     init_database(app, settings)
+<% if "dependency_metrics" in features %>
+    init_database_metrics(app, settings)
+<% endif %>
 <% endif %>
 <% if cookiecutter.cache == 'redis' %>
     init_cache(app, settings)
+<% if "dependency_metrics" in features %>
+    init_cache_metrics(app)
+<% endif %>
 <% endif %>
     init_doctor(app, settings)
     init_home(app, settings)

@@ -205,6 +205,11 @@ class Settings(BaseSettings):
         le=1000,
         description="connections of each process, 1 to 1000",
     )
+<% if "dependency_metrics" in tier.features %>
+    slow_query_seconds: float = Field(
+        0.2, gt=0, le=60, description="seconds, more than 0 and up to 60"
+    )
+<% endif %>
 <% endif %>
 <% if cookiecutter.cache == 'redis' %>
 <% if cookiecutter.database != 'postgresql' %>
