@@ -103,6 +103,20 @@ def test_what_a_new_server_is_asked_before_all_requests_is_no_query(
     assert counted(service) == {"select": 1}
 
 
+def test_a_query_is_counted_however_it_is_sent(shop: Service) -> None:
+    with db.engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+        connection.exec_driver_sql("SELECT ?", (1,))
+        connection.exec_driver_sql("INSERT INTO shelf VALUES (?, ?)", [("a", 1), ("b", 2)])
+        unescaped = connection.execution_options(no_parameters=True)
+        unescaped.exec_driver_sql("SELECT 1 WHERE 'a' LIKE '%'")
+        returned = unescaped.execute(
+            insert(SHELF).returning(SHELF.c.place), [{"name": "c", "place": 3}] * 2
+        )
+        assert returned.all() == [(3,), (3,)]
+    assert counted(shop) == {"select": 3, "insert": 2}
+
+
 @pytest.mark.usefixtures("slow")
 def test_a_query_that_fails_slowly_has_a_line_too(shop: Service) -> None:
     with pytest.raises(OperationalError):

@@ -217,6 +217,16 @@ def sql() -> str:
     return str(database.session.execute(text(request.get_data(as_text=True))).all())
 
 
+@app.get("/stage/holds/<float:seconds>")
+def holds(seconds: float) -> str:
+    """Ask the database, and do something else before giving its connection back."""
+    from sqlalchemy import text  # noqa: PLC0415 - not every service has it
+
+    importlib.import_module(f"{_PACKAGE}.database").db.session.execute(text("SELECT 1"))
+    time.sleep(seconds)
+    return "held"
+
+
 @app.get("/stage/event/<name>")
 def event(name: str) -> str:
     """Record a security event, whatever its name."""
