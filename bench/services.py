@@ -72,6 +72,17 @@ class Services:
         command = [service.gunicorn, "--config", f"python:{configuration}", f"{service.package}.wsgi:app"]
         return running(command, environment, self.workspace, "/")
 
+    def script(self, tier: str, name: str) -> str:
+        """What a script of the subject's prints, run in the service's environment.
+
+        Raises:
+            BenchError: it failed
+        """
+        service = self.of(tier)
+        command = [str(Path(service.gunicorn).with_name("python")), str(self._subject / name)]
+        log = self.workspace / f"{name}.log"
+        return run(command, self.workspace, self._environment(service, LOG_FILE=str(log)))
+
     def _make(self, tier: str) -> Service:
         print(f"generating and installing {tier} ...", file=sys.stderr)
         folder = generate_by_cookiecutter(tier, self.workspace / tier)
@@ -127,8 +138,8 @@ def made_in(out: Path) -> Path:
     return made
 
 
-def run(command: list[str], folder: Path, variables: dict[str, str] | None = None) -> None:
-    """Runs a command to its end, silently.
+def run(command: list[str], folder: Path, variables: dict[str, str] | None = None) -> str:
+    """Runs a command to its end, silently; returns what it printed.
 
     Raises:
         BenchError: it failed; the message holds what it said
@@ -148,6 +159,7 @@ def run(command: list[str], folder: Path, variables: dict[str, str] | None = Non
     )
     if done.returncode:
         raise BenchError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 class Sink(BaseHTTPRequestHandler):
