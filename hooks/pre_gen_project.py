@@ -69,7 +69,10 @@ IMPORTED = """
 
 # What the platform and every service's own containers are called on the network that services share, and the jobs that
 # Prometheus has beside those of services.
-SHARED = "blackbox grafana migration service services"
+SHARED = """
+    blackbox cadvisor grafana kube-state-metrics migration node node-exporter postgres postgres-exporter redis-exporter
+    service services
+"""
 
 
 def visible(text: str) -> bool:

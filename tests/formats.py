@@ -269,6 +269,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     ".gitattributes": read_text,
     ".gitignore": read_text,
     "*.conf": read_text,
+    "*.sql": read_text,  # PostgreSQL itself runs it in tests/real/test_infrastructure.py
     "logrotate/*": read_text,
 }
 

@@ -1,5 +1,6 @@
 """Compose files that Compose accepts, of the size that the tier says."""
 
+import re
 import shlex
 import shutil
 import sys
@@ -36,7 +37,8 @@ def containers(service: Path) -> dict[str, Any]:
 
 def test_a_watcher_is_included_if_and_only_if_it_was_chosen(service: Generate, answers: dict[str, str]) -> None:
     made = service(**answers)
-    assert sorted(included(made / "compose.yaml")) == compose_files(made)
+    beside_servers = set(made.glob("platform/exporters/*/compose.yaml"))  # whose addresses nobody here knows
+    assert sorted(included(made / "compose.yaml")) == sorted({*compose_files(made)} - beside_servers)
     assert ("blackbox" in containers(made)) == (answers["uptime_monitor"] == "blackbox")
 
 
@@ -79,3 +81,23 @@ def test_make_up_names_what_containers_cannot_read_after_a_checkout_under_a_narr
     started = run("make", "up", f"COMPOSE={compose}", cwd=checkout).stdout
     assert "service       http://localhost:18000\n" in started
     assert "alertmanager  http://localhost:19093\n" in started
+
+
+def test_an_exporter_without_its_servers_address_or_password_is_refused_by_name(service: Generate) -> None:
+    made = service(scale_tier="medium")
+    for name, settings in {"postgres": {"DATA_SOURCE_URI", "DATA_SOURCE_PASS"}, "redis": {"REDIS_ADDR"}}.items():
+        (container,) = yaml.safe_load((made / f"platform/exporters/{name}/compose.yaml").read_text())[
+            "services"
+        ].values()
+        for setting in settings:
+            assert re.fullmatch(r"\$\{[A-Z_]+:\?set it in \.env, .+\}", container["environment"][setting])
+
+
+def test_the_exporters_of_a_server_are_where_prometheus_looks_for_them(service: Generate) -> None:
+    """By the names that Compose gives containers."""
+    made = service(scale_tier="medium")
+    names = {name for file in compose_files(made) for name in yaml.safe_load(file.read_text())["services"]}
+    files = [*made.glob("monitoring/prometheus/targets/*.yml"), *made.glob("platform/prometheus/targets/*.yml")]
+    targets = {file.stem: yaml.safe_load(file.read_text())[0]["targets"][0] for file in files}
+    for name in ("node", "cadvisor", "postgres", "redis"):
+        assert targets[name].partition(":")[0] in names, name

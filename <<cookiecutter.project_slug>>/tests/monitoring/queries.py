@@ -12,6 +12,10 @@ from typing import Any
 import promql_parser as promql
 import yaml
 
+<% if places.shared %>
+from <<cookiecutter.__package>>.settings import SERVICE
+
+<% endif %>
 from .rules import <% if places.shared %>PLATFORM, <% endif %>ROOT, rules
 
 MONITORING = ROOT / "monitoring"
@@ -21,6 +25,9 @@ EXPORTERS = [folder / "prometheus" / "exporters" for folder in (MONITORING, PLAT
 EXPORTERS = MONITORING / "prometheus" / "exporters"
 <% endif %>
 DASHBOARDS = MONITORING / "grafana" / "dashboards"
+<% if places.shared %>
+PLATFORM_DASHBOARDS = PLATFORM / "grafana" / "dashboards"
+<% endif %>
 DOCS = ROOT / "docs"
 
 Metrics = Mapping[str, frozenset[str]]
@@ -30,6 +37,11 @@ OF_THE_SCRAPE = frozenset({"job", "service", "environment", "instance"})
 OF_EVERY_PROCESS = re.compile("(up|process_.+|scrape_.+)")
 WATCHERS = {"prometheus", "alertmanager"}
 """Their jobs: they are no service's."""
+<% if places.shared %>
+OF_NODES = re.compile("kube_node_.+")
+OF_PODS = re.compile("(kube|container)_.+")
+"""Of all that runs in a cluster: a service's are those of pods whose name begins with its own."""
+<% endif %>
 
 
 @dataclass(frozen=True)
@@ -69,8 +81,21 @@ def of_rules() -> Iterator[Query]:
 
 
 def dashboards() -> dict[str, dict[str, Any]]:
+<% if places.shared %>
+    """Every dashboard, the service's and the platform's, by the name of its file."""
+    folders = (DASHBOARDS, PLATFORM_DASHBOARDS)
+    paths = sorted(path for folder in folders for path in folder.glob("*.json"))
+    return {path.name: json.loads(read(path)) for path in paths}
+
+
+def path_of(dashboard: str) -> Path:
+    """Where the file of a dashboard lies."""
+    of_platform = PLATFORM_DASHBOARDS / dashboard
+    return of_platform if of_platform.exists() else DASHBOARDS / dashboard
+<% else %>
     """Every dashboard, by the name of its file."""
     return {path.name: json.loads(read(path)) for path in sorted(DASHBOARDS.glob("*.json"))}
+<% endif %>
 
 
 def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -107,7 +132,8 @@ def of_panels() -> Iterator[Query]:
 
 def line_of(dashboard: str, name: str) -> str:
     """The file, from the repository's root, and the line where a dashboard has this name."""
-    path = DASHBOARDS / dashboard
+    path = <% if places.shared %>path_of(dashboard)<% else %>DASHBOARDS / dashboard<% endif %>
+
     before = read(path).partition(json.dumps(name, ensure_ascii=False))[0]
     return f"{path.relative_to(ROOT)}:{before.count(chr(10)) + 1}"
 
@@ -247,4 +273,11 @@ def _not_told_apart(metric: str, matched: Mapping[str, str]) -> str | None:
     """The label without which a selector also finds the series of others."""
     if metric == "ALERTS" or matched.get("job") in WATCHERS or "service" in matched:
         return "job" if OF_EVERY_PROCESS.fullmatch(metric) and "job" not in matched else None
+<% if places.shared %>
+    if OF_NODES.fullmatch(metric):
+        return None
+    if OF_PODS.fullmatch(metric):
+        named = matched.get("pod") or matched.get("deployment") or ""
+        return None if named.startswith(SERVICE) else "pod or deployment"
+<% endif %>
     return "service"

@@ -19,13 +19,25 @@ WATCHERS = PLATFORM / "prometheus" / "watchers"
 <% else %>
 WATCHERS = PROMETHEUS / "watchers"
 <% endif %>
+<% if places.shared %>
+FOLDERS = [PROMETHEUS, PLATFORM / "prometheus"]
+RULES = sorted(
+    [*WATCHERS.glob("*.yml"), *(one for each in FOLDERS for one in each.glob("rules/*.yml"))]
+)
+UNIT_TESTS = sorted(one for each in (*FOLDERS, WATCHERS) for one in each.glob("tests/*_test.yml"))
+<% else %>
 RULES = sorted([*PROMETHEUS.glob("rules/*.yml"), *WATCHERS.glob("*.yml")])
 UNIT_TESTS = sorted([*PROMETHEUS.glob("tests/*_test.yml"), *WATCHERS.glob("tests/*_test.yml")])
+<% endif %>
 
 
 def unit_tests_of(file: Path) -> Path:
     """Where the unit tests of a file of rules belong."""
+<% if places.shared %>
+    home = WATCHERS if file.parent == WATCHERS else file.parents[1]
+<% else %>
     home = WATCHERS if file.parent == WATCHERS else PROMETHEUS
+<% endif %>
     return home / "tests" / f"{file.stem}_test.yml"
 
 

@@ -13,7 +13,17 @@ from <<cookiecutter.__package>>.settings import SERVICE
 
 from ..support import ROOT
 <% if places.shared %>
-from .queries import DASHBOARDS, Parts, dashboards, line_of, of_panels, panels, read
+from .queries import (
+    DASHBOARDS,
+    Parts,
+    dashboards,
+    line_of,
+    of_exporters,
+    of_panels,
+    panels,
+    path_of,
+    read,
+)
 from .rules import PLATFORM, alerts
 <% else %>
 from .queries import DASHBOARDS, MONITORING, Parts, dashboards, line_of, of_panels, panels, read
@@ -85,13 +95,32 @@ def test_what_is_a_number_or_a_state_has_a_colour_for_it(name: str) -> None:
 
 
 def test_every_panel_shows_the_chosen_instances_of_the_service_alone() -> None:
+<% if places.shared %>
+    """A recorded series has no instance, unless its name begins with that level.
+
+    An exporter has one of its own, a machine is no service's, and the platform shows all services.
+    """
+    of_others = of_exporters()
+    for query in of_panels():
+        if query.where.startswith("platform/"):
+            continue
+<% else %>
     """A recorded series has no instance, unless its name begins with that level."""
     for query in of_panels():
+<% endif %>
         for metric, matched in Parts(query.text).selectors:
+<% if places.shared %>
+            if metric == "ALERTS" or matched.get("service") == "node":
+                continue
+            wanted = dict(CHOSEN)
+            recorded = ":" in (metric or "") and not str(metric).startswith("instance:")
+            if recorded or metric in of_others:
+<% else %>
             if metric == "ALERTS":
                 continue
             wanted = dict(CHOSEN)
             if ":" in (metric or "") and not str(metric).startswith("instance:"):
+<% endif %>
                 del wanted["instance"]
             for label, value in wanted.items():
                 sign = "=~" if label == "instance" else "="
@@ -107,11 +136,11 @@ def test_a_variable_is_there_for_each_that_a_panel_uses() -> None:
         # The title is the service's own name, whatever is in it.
         text = json.dumps({part: dashboard[part] for part in dashboard if part != "title"})
         used = set(re.findall(r"\$\{?([a-z]\w*)", text))
-        place = (DASHBOARDS / name).relative_to(ROOT)
+        place = <% if places.shared %>path_of(name)<% else %>(DASHBOARDS / name)<% endif %>.relative_to(ROOT)
         for variable in sorted(used - made):
             number = next(
                 number
-                for number, line in enumerate(read(DASHBOARDS / name).splitlines(), 1)
+                for number, line in enumerate(read(<% if places.shared %>path_of(name)<% else %>DASHBOARDS / name<% endif %>).splitlines(), 1)
                 if re.search(rf"\$\{{?{variable}\b", line)
             )
             pytest.fail(f"{place}:{number} uses ${variable}: add it to templating.list")
@@ -173,6 +202,15 @@ def test_a_panel_names_a_runbook_that_exists() -> None:
                     f"{(DASHBOARDS / name).relative_to(ROOT)}:{number}: there is no"
                     f" docs/runbooks/{runbook}"
                 )
+<% if places.shared %>
+
+
+@of_the_platform
+def test_a_panel_about_machines_names_a_runbook_of_the_platform() -> None:
+    for name in dashboards():
+        for runbook in re.findall(r"\$\{platform_runbooks_url\}/(\w+\.md)", read(path_of(name))):
+            assert (PLATFORM / "runbooks" / runbook).exists(), f"{name} names {runbook}"
+<% endif %>
 
 
 def test_a_link_of_an_alert_chooses_its_own_environment_and_route() -> None:

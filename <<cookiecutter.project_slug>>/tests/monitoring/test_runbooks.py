@@ -77,7 +77,12 @@ def test_an_alert_leads_to_a_runbook_of_its_name(alert: Alert) -> None:
 
 @each_alert
 def test_an_alert_leads_to_a_dashboard_that_is_there(alert: Alert) -> None:
+<% if places.shared %>
+    homes = (ROOT / "monitoring", PLATFORM)
+    dashboards = [file for home in homes for file in home.glob("grafana/dashboards/*.json")]
+<% else %>
     dashboards = (ROOT / "monitoring" / "grafana" / "dashboards").glob("*.json")
+<% endif %>
     uids = {json.loads(file.read_text(encoding="utf-8"))["uid"] for file in dashboards}
     dashboard = alert.annotations.get("dashboard_url", "").rpartition("/d/")[2]
     assert dashboard.partition("?")[0] in uids, (
