@@ -70,7 +70,7 @@ IMPORTED = """
 # What the platform and every service's own containers are called on the network that services share, and the jobs that
 # Prometheus has beside those of services.
 SHARED = """
-    blackbox cadvisor grafana kube-state-metrics migration node node-exporter postgres postgres-exporter redis-exporter
+    blackbox cadvisor grafana kube-state-metrics migration node node-exporter postgres
     service services
 """
 

@@ -65,6 +65,7 @@ SERVICES = [
     Proof("platform/README.md", r"curl .*Watchdog.*", "tests/real/test_watchers.py", '"docs/monitoring.md"'),
     Proof("platform/runbooks/*", r".*", "tests/real/test_runbooks.py", "def test_every_command_of_any_service_is_"),
     Proof("docs/runbooks/*", r".*", "tests/real/test_runbooks.py", "def test_each_command_of_a_runbook_shows_"),
+    Proof("platform/README.md", r"psql .*", "tests/real/test_infrastructure.py", "def make_role("),
     Proof("docs/monitoring.md", r"logs\(\) \{.*", "tests/real/test_runbooks.py", "def test_logs_prints_the_same("),
     Proof("docs/*", r"docker compose .*", "tests/real/test_compose.py", "def test_", DOCKER),
     Proof("docs/*", r"make manifests", f"{SERVICE}/tests/deploy/test_overlays.py", '"scripts/manifests.py"', MANIFESTS),

@@ -101,16 +101,17 @@ class Postgres(Server):
             lower.append("--clear-groups")
         port = free_port()
         data = folder / "data"
-        made = run(
-            [*lower, program("initdb"), "-D", data, "-U", "postgres", *INITDB],
-            folder=folder,
-        )
+        made = run([*lower, *self._makes(data)], folder=folder)
         assert made.returncode == 0, made.stderr
         options = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"]
         options += ["max_connections=200", "log_min_messages=fatal"]
         settings = [part for option in options for part in ("-c", option)]
         command = [*lower, program("postgres"), "-D", data, "-p", str(port), *settings]
         super().__init__(command, folder, port)
+
+    def _makes(self, data: Path) -> list[str | Path]:
+        """Return the command that makes the cluster."""
+        return [program("initdb"), "-D", data, "-U", "postgres", *INITDB]
 
     def query(self, statement: str, database: str = "postgres") -> str:
         address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-Atqc", statement, database]
@@ -126,6 +127,18 @@ class Postgres(Server):
         """Make an empty database and return its URL."""
         self.query(f"CREATE DATABASE {name}")
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
+
+
+class Standby(Postgres):
+    """A replica of another cluster, which it follows."""
+
+    def __init__(self, folder: Path, primary: Postgres) -> None:
+        self._primary = primary
+        super().__init__(folder)
+
+    def _makes(self, data: Path) -> list[str | Path]:
+        of_primary = ["-h", "127.0.0.1", "-p", str(self._primary.port), "-U", "postgres"]
+        return [program("pg_basebackup"), "-D", data, *of_primary, "--write-recovery-conf", "--checkpoint=fast"]
 
 
 def _unprivileged() -> pwd.struct_passwd | None:
@@ -274,6 +287,12 @@ class Bugsink(Server):
 @contextmanager
 def postgres() -> Iterator[Postgres]:
     with _scratch("postgres") as folder, running(Postgres(folder)) as server:
+        yield server
+
+
+@contextmanager
+def standby(primary: Postgres) -> Iterator[Standby]:
+    with _scratch("standby") as folder, running(Standby(folder, primary)) as server:
         yield server
 
 

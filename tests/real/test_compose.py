@@ -165,6 +165,10 @@ def test_prometheus_loads_the_rules_of_each_service_on_its_platform(
         expected = {
             *((slug, f"{slug} {slug}:9464") for slug in slugs),
             *(("uptime", f"{slug} http://{slug}:8000/health/ready") for slug in slugs),
+            *(("postgres", f"{slug} {slug}-postgres-exporter:9187") for slug in slugs),
+            *(("redis", f"{slug} {slug}-redis-exporter:9121") for slug in slugs),
+            ("node", "node node-exporter:9100"),
+            ("cadvisor", "cadvisor cadvisor:8080"),
             ("prometheus", "prometheus localhost:9090"),
             ("alertmanager", "alertmanager alertmanager:9093"),
         }

@@ -232,7 +232,7 @@ def _one_instance(prometheus: servers.Prometheus, small: Service, service: Gunic
 def test_grafana_knows_every_field_of_a_dashboard(tier: str, small: Service, variant: Callable[..., Service]) -> None:
     """Decoded by Grafana's own types: what is missing, unknown or of another type is an error."""
     service = small if tier == "small" else variant(scale_tier=tier)
-    files = sorted((service.folder / "monitoring/grafana/dashboards").glob("*.json"))
+    files = sorted(service.folder.glob("*/grafana/dashboards/*.json"))
     assert files
     done = run([built(HERE / "grafana_schema"), *files])
     assert done.returncode == 0, done.stdout
