@@ -258,7 +258,6 @@ def built(source: Path) -> Path:
     """Build a Go program that lies beside the tests; it is kept until its source changes."""
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(source.iterdir()))).hexdigest()
     target = CACHE / f"{source.name}-{digest[:12]}"
-    maven = program("mvn")
     with _one_at_a_time():
         if not target.exists():
             go = _go(source.name)

@@ -109,7 +109,8 @@ def test_elastics_own_client_knows_every_option_and_refuses_one_that_is_misspelt
     shutil.copytree(good, spoilt)
     for name, (right, wrong, _) in SPOILT.items():
         (spoilt / name).write_text((spoilt / name).read_text().replace(right, wrong, 1))
-    command: list[str | Path] = [program("javac").with_name("java"), "-cp", f"{libraries}/*", source / "Read.java", good, spoilt]
+    java = program("javac").with_name("java")  # which runs a source file only where a compiler is installed
+    command: list[str | Path] = [java, "-cp", f"{libraries}/*", source / "Read.java", good, spoilt]
     said = run(command, folder=tmp_path, environment=clean_environment()).stdout.splitlines()
     assert said[:3] == [f"ok {good / name}" for name in SPOILT]
     for line, (name, (_, wrong, said_of_it)) in zip(said[3:], SPOILT.items(), strict=True):
