@@ -241,6 +241,7 @@ def through_an_outage_and_restarts(agent: Agent, shop: Store, real: VictoriaLogs
     try:
         node.write(*(line(number) for number in range(100)))
         node.write(*FOREIGN, pod="proxy-0", container="nginx")
+        node.write("line of the agent", pod="fluent-bit-x2x4z", container="fluent-bit")
         node.write(line(100, exception=FAILED), line(101, big="x" * 40_000), *map(line, range(102, 200)))
         eventually(lambda: len({*numbered(shop.records)}) == 200, f"the first lines at {shop.kind}", 60)
 
@@ -578,7 +579,7 @@ def test_the_metrics_that_alerts_go_by_are_there(tmp_path: Path, shipped: Callab
         agent.start()
         eventually(lambda: shop.records, "a line", 60)
         made = agent.metrics()
-        listed = yaml.safe_load((tmp_path / "proof-service/monitoring/prometheus/exporters/fluent-bit.yml").read_text())
+        listed = yaml.safe_load((tmp_path / "proof-service/platform/prometheus/exporters/fluent-bit.yml").read_text())
         for metric, labels in listed.items():
             found = re.search(rf"^{metric}(?:\{{(.*)\}})? ", made, re.MULTILINE)
             assert found, metric
