@@ -86,7 +86,7 @@ SERVICES = [
     ),
     Proof("platform/*", r"helm .*|kubectl .*", "tests/real/test_logs.py", "def test_", CLUSTER),
     Proof("platform/*", r"docker compose .*", "tests/real/test_logs.py", "def test_", DOCKER),
-    Proof("platform/*", r"[A-Z_]+=.*", "tests/real/test_logs.py", "def variables_of("),
+    Proof("platform/*", r"[A-Z_]+=.*", "tests/test_logs.py", "def variables_of("),
     Proof("docs/kubernetes.md", r"[A-Z_]+=.*", f"{SERVICE}/tests/deploy/test_kubernetes.py", "docs/kubernetes.md"),
     Proof("docs/kubernetes.md", r"git rev-parse HEAD", "tests/real/test_service_ci.py", "make publish", "git's own"),
     Proof("docs/box.md", r".*", "tests/real/test_box.py", '"docs/box.md"'),
