@@ -70,8 +70,7 @@ IMPORTED = """
 # What the platform and every service's own containers are called on the network that services share, and the jobs that
 # Prometheus has beside those of services.
 SHARED = """
-    blackbox cadvisor grafana kube-state-metrics migration node node-exporter postgres
-    service services
+    blackbox cadvisor fluent-bit grafana kube-state-metrics loki migration node node-exporter postgres service services
 """
 
 

@@ -47,6 +47,10 @@ def test_a_platform_names_its_service_only_in_the_lists_of_services(service: Gen
         (prometheus, "- ../services/ledger/rules/*.yml"),
         (prometheus, "- ../services/ledger/targets/service.yml"),
         (prometheus, "- ../services/ledger/targets/uptime.yml"),
+        (prometheus, "- ../services/ledger/targets/postgres.yml"),
+        (prometheus, "- ../services/ledger/targets/redis.yml"),
+        ("exporters/postgres/compose.yaml", "ledger-postgres-exporter:"),
+        ("exporters/redis/compose.yaml", "ledger-redis-exporter:"),
     }
     assert lists <= lines
     others = {(file, line) for file, line in lines - lists if "dashboard" not in line.lower()}
@@ -84,7 +88,7 @@ def test_a_team_with_a_platform_of_its_own_deletes_the_folder_and_what_the_readm
     checked = run("env", nothing_installed, sys.executable, "scripts/check_config.py", cwd=made).stdout
     assert "FAILED" not in checked
     assert "platform" not in checked
-    assert "checked: ." not in checked, "a program is named that has nothing to read"
+    assert "checked: . " not in checked, "a program is named that has nothing to read"
     # Pages alone lead to what is gone; no file that a program reads does.
     for page in made.rglob("*.md"):
         page.unlink()
@@ -113,7 +117,7 @@ def test_no_service_is_called_like_a_container_or_a_job_of_the_platform(service:
     jobs = load(made / "platform/prometheus/prometheus.yml")["scrape_configs"]
     names = {job["job_name"] for job in jobs}
     for file in made.rglob("compose.yaml"):
-        names |= load(file)["services"].keys()
+        names |= {name for name in load(file)["services"] if not name.startswith(f"{made.name}-")}
     accepted = sorted(
         name for name in names if not HOOK.taken_by(name) and not HOOK.shared_refusal(name, tier, DEFINITION["_tiers"])
     )
@@ -138,10 +142,10 @@ def test_the_platform_loads_the_rules_and_targets_of_both(both: tuple[Path, Path
         loaded += [
             (configuration.parent / name).resolve() for each in job.get("file_sd_configs", ()) for name in each["files"]
         ]
-    expected = [tmp_path / f"seen/platform/watchers/{name}.yml" for name in ("logs", "watchers")]
-    for made in both:
-        own = tmp_path / "seen/services" / made.name
-        expected += [*own.glob("rules/*.yml"), own / "targets/service.yml", own / "targets/uptime.yml"]
+    seen = tmp_path / "seen"
+    expected = [*seen.glob("platform/watchers/*.yml")]
+    for folder in (seen / "platform", *(seen / "services" / made.name for made in both)):
+        expected += [*folder.glob("rules/*.yml"), *folder.glob("targets/*.yml")]
     assert sorted(loaded) == sorted(expected)
     assert all(file.is_file() for file in loaded)
 
@@ -159,7 +163,8 @@ def test_no_two_targets_are_one(both: tuple[Path, Path]) -> None:
         assert {group["labels"]["service"] for group in groups} == {made.name}
         hosts.append({re.sub(r"^http://|:\d+.*$", "", address) for group in groups for address in group["targets"]})
         aliases = load(made / "compose.yaml")["services"]["service"]["networks"]["default"]["aliases"]
-        assert set(aliases) == hosts[-1] == {made.name}
+        assert aliases == [made.name]
+        assert {host for host in hosts[-1] if not host.startswith(f"{made.name}-")} == {made.name}
     assert not hosts[0] & hosts[1]
 
 
@@ -181,7 +186,8 @@ def series_of(made: Path) -> set[tuple[str, str]]:
     for file in (made / "monitoring/prometheus/rules").glob("*.yml"):
         for group in load(file)["groups"]:
             for rule in group["rules"]:
-                labels = set(re.findall(r'service="([^"]+)"', str(rule["expr"]))) or {rule["labels"]["service"]}
+                selected = re.findall(r'(?:service|label_app_kubernetes_io_name)="([^"]+)"', str(rule["expr"]))
+                labels = set(selected) or {rule["labels"]["service"]}
                 (service,) = labels
                 found.add((rule.get("record") or rule["alert"], service))
     return found
@@ -206,8 +212,8 @@ def test_no_two_dashboards_and_no_two_folders_are_one(both: tuple[Path, Path]) -
     text = (both[0] / "platform/compose.yaml").read_text(encoding="utf-8")
     mounted = dict(re.findall(r"- (\S+/grafana/dashboards):/var/lib/grafana/dashboards/(\S+):ro", text))
     assert {(both[0] / "platform" / source).resolve(): folder for source, folder in mounted.items()} == {
-        made / "monitoring/grafana/dashboards": made.name for made in both
-    }
+        both[0] / "platform/grafana/dashboards": "Platform"
+    } | {made / "monitoring/grafana/dashboards": made.name for made in both}
     uids = [
         json.loads(file.read_text(encoding="utf-8"))["uid"]
         for made in both

@@ -491,6 +491,6 @@ def test_the_form_of_a_report_is_copied_to_where_reports_are(service: Made, tmp_
     made = Path(shutil.copytree(service("slack"), tmp_path / "service"))
     (copy,) = (each.text for each in commands_of(made, "docs/on-call.md") if "post-incident" in each.text)
     typed(copy, made)
-    (report,) = (made / "docs/incidents").glob("*-orders-refused.md")
+    (report,) = (made / "docs/incidents").glob("*-payments-refused.md")
     assert datetime.strptime(report.name[:10], "%Y-%m-%d")
     assert report.read_text() == (made / "docs/post-incident.md").read_text()
