@@ -414,12 +414,14 @@ def test_elasticsearch_has_the_names_of_its_schema_in_a_stream_of_the_service(
         "error.type": "ValueError",
         "error.message": "no parcel",
         "error.stack_trace": FAILED["stacktrace"],
+        "user.id": "c-1",
         "request_id": REQUEST,
-        "status_code": 500,
+        "http.request.method": "GET",
+        "http.response.status_code": 500,
         "duration_ms": 13.17,
     }
     assert {name: document[name] for name in wanted} == wanted
-    assert not {"timestamp", "level", "service", "trace_id", "exception", "log", "error"} & {*document}
+    assert not {"timestamp", "level", "service", "trace_id", "exception", "log", "error", "user"} & {*document}
     named = run.of("names ours")["line"]
     assert (named["field_error"], named["field_trace"]) == ("its own", "its own")
     ids = [each["action"]["create"]["_id"] for each in run.records if each["line"].get("message") == "line 7"]

@@ -94,7 +94,7 @@ resource "datadog_logs_custom_pipeline" "lines" {
   processor {
     status_remapper {
       name       = "Level"
-      sources    = ["<< store.fields.level >>"]
+      sources    = ["level"]
       is_enabled = true
     }
   }
