@@ -35,7 +35,7 @@ WHOLE = [
 LINES = {
     Path(f"src/{PACKAGE}/app.py"): r"^from \.orders import init_orders\n|^    init_orders\(app\)\n",
 <% if "cluster" in cookiecutter._tiers[cookiecutter.scale_tier].features %>
-    Path("monitoring/grafana/dashboards/kustomization.yaml"): r"^  - name: .+-orders\n.+\n",
+    Path("monitoring/grafana/dashboards/kustomization.yaml"): r"^  - .+-(?:business|orders)\n.+\n",
 <% endif %>
     Path("scripts/load.py"): r'^    \("[A-Z]+", "/api/v1/orders.*\),\n',
     Path("README.md"): r"^curl .* localhost:8000/api/v1/orders\n|^`orders/` is (?:.+\n)+\n",

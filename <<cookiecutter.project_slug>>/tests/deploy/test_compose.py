@@ -80,6 +80,11 @@ def listening() -> set[str]:
         for word in container.get("healthcheck", {}).get("test", []):
             if word.startswith("http"):
                 found.add(f"{name}:{urlsplit(word).port}")
+<% if "logs" in cookiecutter._tiers[cookiecutter.scale_tier].features and cookiecutter.telemetry_backend == "grafana" %>
+    # Loki's image holds nothing that could ask it.
+    for file in PLATFORM.glob("loki/loki.yaml"):
+        found.add(f"loki:{load(file)['server']['http_listen_port']}")
+<% endif %>
     return found
 
 
