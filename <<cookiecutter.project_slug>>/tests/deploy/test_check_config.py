@@ -194,6 +194,7 @@ def test_an_overlay_of_another_environment_is_refused_by_its_name(changed: Path,
     assert done.returncode == 1
 
 
+@of_the_platform
 def test_an_overlay_that_no_route_knows_is_refused_by_its_name(changed: Path) -> None:
     overlays = changed / "deploy/kubernetes/overlays"
     shutil.copytree(overlays / "staging", overlays / "live")
