@@ -182,7 +182,7 @@ def test_a_worker_that_is_killed_every_two_seconds(watched: Callable[..., Watche
 
 
 def test_a_pod_that_is_in_back_off_for_an_hour(watched: Callable[..., Watched], small: Service) -> None:
-    """docs/runbooks/RestartLoop.md: "five to ten minutes after a loop begins, and for as long as the loop lasts"."""
+    """docs/runbooks/RestartLoop.md: "three to ten minutes after a loop begins, and for as long as the loop lasts"."""
     it = watched()
     port, metrics_port = free_port(), free_port()
     back_off = [10.0]
