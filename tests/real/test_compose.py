@@ -169,6 +169,7 @@ def test_prometheus_loads_the_rules_of_each_service_on_its_platform(
             *(("redis", f"{slug} {slug}-redis-exporter:9121") for slug in slugs),
             ("node", "node node-exporter:9100"),
             ("cadvisor", "cadvisor cadvisor:8080"),
+            ("fluent-bit", "fluent-bit fluent-bit:2020"),
             ("prometheus", "prometheus localhost:9090"),
             ("alertmanager", "alertmanager alertmanager:9093"),
         }

@@ -59,6 +59,9 @@ class Shared(Prometheus):
             "localhost:9090": f"127.0.0.1:{port}",
             "alertmanager:9093": f"127.0.0.1:{alertmanager}",
             "blackbox:9115": f"127.0.0.1:{blackbox}",
+            # No log agent runs here: another that answers is scraped in its place.
+            "fluent-bit:2020": f"127.0.0.1:{alertmanager}",
+            "/api/v2/metrics/prometheus": "/metrics",
             ": 15s": ": 1s",
         }
         self.file.write_text(changed(self.file.read_text(), here))

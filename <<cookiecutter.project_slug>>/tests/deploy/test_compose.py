@@ -80,10 +80,14 @@ def listening() -> set[str]:
         for word in container.get("healthcheck", {}).get("test", []):
             if word.startswith("http"):
                 found.add(f"{name}:{urlsplit(word).port}")
-<% if "logs" in cookiecutter._tiers[cookiecutter.scale_tier].features and cookiecutter.telemetry_backend == "grafana" %>
-    # Loki's image holds nothing that could ask it.
+<% if "logs" in cookiecutter._tiers[cookiecutter.scale_tier].features %>
+    # An image that holds nothing which could ask: the port is in its configuration.
+    for file in PLATFORM.glob("fluent-bit/config/lines.yaml"):
+        found.add(f"fluent-bit:{load(file)['service']['http_port']}")
+<% if cookiecutter.telemetry_backend == "grafana" %>
     for file in PLATFORM.glob("loki/loki.yaml"):
         found.add(f"loki:{load(file)['server']['http_listen_port']}")
+<% endif %>
 <% endif %>
     return found
 
