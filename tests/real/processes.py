@@ -178,12 +178,15 @@ class Program:
 
     def freeze(self) -> None:
         """Stop it in its tracks, its children with it: connections open, and nobody answers."""
-        for pid in self.family():
-            os.kill(pid, signal.SIGSTOP)
+        self._send_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        self._send_all(signal.SIGCONT)
+
+    def _send_all(self, number: signal.Signals) -> None:
         for pid in self.family():
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # a child that ends meanwhile
+                os.kill(pid, number)
 
     def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 20.0) -> int | None:
         """Ask it to end, then end whatever is left of it and of its children."""
