@@ -12,8 +12,8 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -279,6 +279,25 @@ def run(
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@contextmanager
+def again_and_again(action: Callable[[threading.Event], object], seconds: float = 0) -> Iterator[None]:
+    """Do it every so often from a thread, whatever comes of it, until the block ends, which sets the event."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(seconds):
+            with suppress(OSError, LookupError):
+                action(ended)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @atexit.register

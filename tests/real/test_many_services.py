@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import pytest
 import yaml
 from two_services import add, seen_by_prometheus
 
-from .processes import eventually, free_port
+from .processes import again_and_again, eventually, free_port
 from .servers import Prometheus, running
 from .service import Gunicorn, Service, generate
 from .stand_ins import Webhook, listening, website
@@ -193,27 +192,8 @@ def _hung(platform: Platform, slug: str) -> Iterator[None]:
 @contextmanager
 def _failing(platform: Platform, slug: str, environment: str = "production") -> Iterator[None]:
     """Whatever it is asked, it fails."""
-    with _again_and_again(lambda: platform.instances[slug, environment].get("/stage/status/500"), 0.1):
+    with again_and_again(lambda _: platform.instances[slug, environment].get("/stage/status/500"), 0.1):
         yield
-
-
-@contextmanager
-def _again_and_again(action: Callable[[], object], seconds: float) -> Iterator[None]:
-    """Do it every so often from a thread, whatever comes of it, until the block ends."""
-    ended = threading.Event()
-
-    def work() -> None:
-        while not ended.wait(seconds):
-            with suppress(OSError, LookupError):
-                action()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @contextmanager
@@ -229,7 +209,7 @@ def _without_its_dependency(platform: Platform, slug: str) -> Iterator[None]:
 @contextmanager
 def _losing_workers(platform: Platform, slug: str) -> Iterator[None]:
     """Its workers are killed again and again, as where memory runs out; the master lives."""
-    with _again_and_again(lambda: os.kill(platform.instances[slug, "production"].workers()[0], signal.SIGKILL), 0.5):
+    with again_and_again(lambda _: os.kill(platform.instances[slug, "production"].workers()[0], signal.SIGKILL), 0.5):
         yield
 
 

@@ -10,13 +10,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import yaml
 
-from .processes import eventually, free_port
+from .processes import again_and_again, eventually, free_port
 from .servers import Server, running
 from .service import Gunicorn, Service, request
 from .stand_ins import Webhook, listening
@@ -142,25 +142,6 @@ def instance(small: Service) -> Iterator[Gunicorn]:
 
 def ports(instance: Gunicorn) -> tuple[int, int]:
     return instance.port, instance.metrics_port
-
-
-@contextmanager
-def again_and_again(action: Callable[[threading.Event], object]) -> Iterator[None]:
-    """Do it from a thread, whatever comes of it, until the block ends."""
-    ended = threading.Event()
-
-    def work() -> None:
-        while not ended.is_set():
-            with suppress(OSError, LookupError, AssertionError):
-                action(ended)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def test_a_worker_that_is_killed_every_two_seconds(watched: Callable[..., Watched], instance: Gunicorn) -> None:
